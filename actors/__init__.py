@@ -1,0 +1,1 @@
+"""Environments, the acting loop and the evaluator."""

@@ -1,0 +1,1 @@
+"""Pure functions and Haiku networks: V-trace, losses, meta-parameters."""

@@ -1,0 +1,1 @@
+"""Recipes, and the checked dataclasses that they fill in."""

@@ -1,0 +1,1 @@
+"""Scores, records of a run, reports and plots."""

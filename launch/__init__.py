@@ -1,0 +1,1 @@
+"""Builds the Launchpad program; starts, watches and stops its processes."""

@@ -1,0 +1,1 @@
+"""The meta-gradient engine, the learner loop, and checkpoints."""
