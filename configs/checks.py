@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _MAX_LISTED = 12
@@ -49,7 +49,7 @@ class GroupChecker:
     self._name = name
     self._group = group
 
-  def _each(self, fields: Sequence[str]):
+  def _each(self, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for field in fields:
       yield f'{self._name}.{field}', getattr(self._group, field)
 
@@ -73,7 +73,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
   Args:
     cls: a dataclass whose fields are int, float, bool, str, tuples of one of
       these, or dataclasses.
-    values: its fields by name, nested likewise. Missing ones take their default.
+    values: its fields by name, nested likewise. Missing ones take the default.
     prefix: the path of `cls` in the whole configuration, for messages.
 
   Raises:
