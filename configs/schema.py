@@ -103,8 +103,8 @@ def from_config_dict(
 
   Args:
     config_dict: a (nested) mapping, as from a recipe's `get_config()` or a
-      saved config.json. Missing fields take their default; environment fields that
-      are missing or None take the value of `env.protocol`.
+      saved config.json. Missing fields take their default; environment fields
+      that are missing or None take the value of `env.protocol`.
 
   Returns:
     The complete configuration.
