@@ -1,0 +1,73 @@
+# make help lists what can be made. Nothing else has to be run before.
+
+CONFIG ?= configs/atari_local.py
+WORKDIR ?= runs/pong
+ARGS ?=
+ACCELERATOR ?= cpu
+VENV ?= .venv
+
+PYTHON_BIN := $(VENV)/bin/python
+READY := $(VENV)/.complete-$(ACCELERATOR)
+UV ?= uv
+
+# Another project's settings must not leak into this one's processes.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format doctor benchmark lock docker-check \
+  clean
+
+help:  ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' \
+	  $(MAKEFILE_LIST)
+
+setup: $(READY)  ## sets up the locked environment (the others do it, too)
+
+# The script writes the stamp last: what was interrupted is done again.
+$(READY): requirements.lock $(wildcard requirements-$(ACCELERATOR).lock) \
+  setup.py scripts/setup.sh scripts/probe_python.py
+	@ACCELERATOR=$(ACCELERATOR) scripts/setup.sh $(VENV)
+
+train: $(READY)  ## trains: CONFIG=..., WORKDIR=..., ARGS='--config.field=value'
+	@$(PYTHON_BIN) -m launch.train --config=$(CONFIG) --workdir=$(WORKDIR) \
+	  $(ARGS)
+
+test: lint  ## checks the style and the types, runs all tests: ARGS='-k replay'
+	$(PYTHON_BIN) -m pytest $(ARGS)
+
+lint: $(READY)  ## checks style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## formats all files, mends what can be mended
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+doctor: $(READY)  ## checks this machine and the environment, names the cures
+	@$(PYTHON_BIN) -m launch.doctor
+
+benchmark: $(READY)  ## measures the parts and the whole in frames/s
+	@$(PYTHON_BIN) -m benchmarks.throughput $(ARGS)
+
+# libtpu is published for glibc 2.31 and newer only, the rest for older ones.
+COMPILE := $(UV) pip compile setup.py --python-version 3.10 --quiet \
+  --generate-hashes --no-annotate --no-emit-index-url \
+  --custom-compile-command 'make lock' $(ARGS) --python-platform
+
+lock:  ## makes the lock files from setup.py (needs uv; ARGS=--upgrade)
+	$(COMPILE) x86_64-manylinux_2_28 --extra dev -o requirements.lock
+	$(COMPILE) x86_64-manylinux_2_28 -c requirements.lock \
+	  -o requirements-cpu.lock
+	$(COMPILE) x86_64-manylinux_2_28 -c requirements.lock --extra cuda \
+	  -o requirements-cuda.lock
+	$(COMPILE) x86_64-manylinux_2_31 -c requirements.lock --extra tpu \
+	  -o requirements-tpu.lock
+
+docker-check: $(READY)  ## lints the Dockerfile, runs its steps in a clean folder
+	$(PYTHON_BIN) scripts/check_dockerfile.py
+
+clean:  ## removes the environment and the caches, keeps the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache bmg.egg-info build
+	find . -path ./runs -prune -o -name __pycache__ -type d -prune \
+	  -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""Says whether the Python that runs this file can carry the dependencies.
+
+Exit status 0 and nothing printed: it can. Exit status 0 and a path printed: it
+can once that libpython is loaded by its path. Exit status 1: the line printed
+says what it lacks. Runs under any Python, so that a wrong one can say so.
+"""
+
+import ctypes
+import os
+import sys
+import sysconfig
+
+_LIBRARY = 'libpython3.10.so.1.0'
+
+
+def find_library():
+  """Returns '' where the loader finds libpython itself, else its path."""
+  try:
+    ctypes.CDLL(_LIBRARY)
+    return ''
+  except OSError:
+    pass
+  # uv's Pythons are linked statically and keep the library beside them.
+  folders = [sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib']
+  for folder in folders:
+    path = os.path.join(folder or '', _LIBRARY)
+    if os.path.exists(path):
+      return path
+  return None
+
+
+def main():
+  version = '.'.join(str(part) for part in sys.version_info[:3])
+  if sys.version_info[:2] != (3, 10):
+    sys.exit('is Python ' + version + ', not 3.10')
+  library = find_library()
+  if library is None:
+    sys.exit('has no shared libpython (' + _LIBRARY + '), which Launchpad links')
+  if '--needs-venv' in sys.argv:
+    try:
+      import ensurepip  # noqa: F401
+      import venv  # noqa: F401
+    except ImportError as error:
+      sys.exit('has no module ' + str(error.name) + ' (package python3.10-venv)')
+  if library:
+    print(library)
+
+
+if __name__ == '__main__':
+  main()
