@@ -5,7 +5,7 @@ Time-major names: `T` unroll length, `S` stacked frames, `A` actions, `B` batch.
 
 from typing import Any, NamedTuple
 
-import chex
+import jax
 import numpy as np
 
 # A Haiku parameter tree: {module: {name: array}}.
@@ -22,36 +22,36 @@ class Unroll(NamedTuple):
   """
 
   # uint8 [T + S, H, W, C].
-  frames: np.ndarray | chex.Array
+  frames: np.ndarray | jax.Array
   # bool [T + S]: this frame is the first of an episode, so that no stack
   # reaches back past it.
-  starts: np.ndarray | chex.Array
+  starts: np.ndarray | jax.Array
   # int32 [T].
-  actions: np.ndarray | chex.Array
+  actions: np.ndarray | jax.Array
   # float32 [T]: the raw reward that followed the action.
-  rewards: np.ndarray | chex.Array
+  rewards: np.ndarray | jax.Array
   # float32 [T]: 0 where the episode ended (or, if so configured, a life was
   # lost) after the action, else 1.
-  discounts: np.ndarray | chex.Array
+  discounts: np.ndarray | jax.Array
   # float32 [T, A]: logits of the behaviour policy.
-  behaviour_logits: np.ndarray | chex.Array
+  behaviour_logits: np.ndarray | jax.Array
   # float32 [T]: raw return and length in emulator frames of the full game that
   # ended after the action; NaN where none did.
-  episode_returns: np.ndarray | chex.Array
-  episode_lengths: np.ndarray | chex.Array
+  episode_returns: np.ndarray | jax.Array
+  episode_lengths: np.ndarray | jax.Array
   # int64 []: learner update that the acting parameters came from.
-  params_version: np.ndarray | chex.Array
+  params_version: np.ndarray | jax.Array
   # int64 []: identifies one life of one actor process.
-  actor_run_id: np.ndarray | chex.Array
+  actor_run_id: np.ndarray | jax.Array
   # float32 []: share of its time that the actor last waited on insertion.
-  insert_wait: np.ndarray | chex.Array
+  insert_wait: np.ndarray | jax.Array
 
 
 class NetworkOutput(NamedTuple):
   """Policy logits [..., A] and state values [...]."""
 
-  logits: chex.Array
-  values: chex.Array
+  logits: jax.Array
+  values: jax.Array
 
 
 class Hypers(NamedTuple):
@@ -60,12 +60,12 @@ class Hypers(NamedTuple):
   The fields are those of `configs.schema.MetaParameters`.
   """
 
-  discount: chex.Array | float
-  trace_lambda: chex.Array | float
-  leak: chex.Array | float
-  policy_weight: chex.Array | float
-  entropy_weight: chex.Array | float
-  value_weight: chex.Array | float
+  discount: jax.Array | float
+  trace_lambda: jax.Array | float
+  leak: jax.Array | float
+  policy_weight: jax.Array | float
+  entropy_weight: jax.Array | float
+  value_weight: jax.Array | float
 
 
 def unroll_spec(
