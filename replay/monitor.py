@@ -1,0 +1,77 @@
+"""Watches a Reverb server: is it there, and how full are its tables?"""
+
+import threading
+import time
+
+import reverb
+from absl import logging
+
+_PERIOD_S = 1.0
+_DEADLINE_S = 3
+_REPORT_PERIOD_S = 10.0
+
+
+class ServerMonitor:
+  """Asks a Reverb server for its table sizes once a second, in a thread.
+
+  So nobody else has to wait for a server that may be dead, and its death and
+  return are in the log.
+  """
+
+  def __init__(self, address: str, tables: tuple[str, ...]):
+    """Starts watching `tables` of the server at `address` (host:port)."""
+    self._address = address
+    self._sizes = dict.fromkeys(tables, -1)
+    self._closed = threading.Event()
+    self._last_answer = time.monotonic()
+    self._num_answers = 0
+    threading.Thread(
+      target=self._watch, name='replay-monitor', daemon=True
+    ).start()
+
+  @property
+  def sizes(self) -> dict[str, int]:
+    """Unrolls in each table at the last answer; -1 before the first one."""
+    return dict(self._sizes)
+
+  @property
+  def num_answers(self) -> int:
+    """Answers so far: tells a new answer from an old one."""
+    return self._num_answers
+
+  @property
+  def silence_s(self) -> float:
+    """Seconds since the last answer."""
+    return time.monotonic() - self._last_answer
+
+  def close(self) -> None:
+    """Ends the watch; does not wait for it."""
+    self._closed.set()
+
+  def _watch(self) -> None:
+    reported = 0.0
+    while not self._closed.is_set():
+      try:
+        # A new client each time: where the server's machine vanished without
+        # closing its connections, an old client never recovers. It costs less
+        # than the question itself.
+        info = reverb.Client(self._address).server_info(timeout=_DEADLINE_S)
+      except (reverb.ReverbError, RuntimeError):
+        if self.silence_s - reported >= _REPORT_PERIOD_S:
+          reported = self.silence_s
+          logging.warning(
+            'Reverb server %s has not answered for %.0f s.',
+            self._address,
+            reported,
+          )
+      else:
+        if reported:
+          logging.info('Reverb server %s answers.', self._address)
+        reported = 0.0
+        self._sizes = {
+          name: info[name].current_size if name in info else -1
+          for name in self._sizes
+        }
+        self._num_answers += 1
+        self._last_answer = time.monotonic()
+      self._closed.wait(_PERIOD_S)

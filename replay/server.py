@@ -1,0 +1,47 @@
+"""What the Reverb node needs besides its tables."""
+
+import os
+import socket
+
+import reverb
+
+from configs import schema
+
+# Inside the run's folder.
+CHECKPOINT_FOLDER = 'replay'
+
+
+def make_checkpointer(
+  config: schema.Config, workdir: str
+) -> reverb.checkpointers.CheckpointerBase | None:
+  """Returns what saves and restores the tables, or None if not asked for.
+
+  A server with a checkpointer loads the newest checkpoint when it starts. Only
+  the newest is kept on disk.
+  """
+  if not config.replay.checkpoint:
+    return None
+  path = os.path.join(workdir, CHECKPOINT_FOLDER)
+  # Reverb fails on a path that does not exist.
+  os.makedirs(path, exist_ok=True)
+  return reverb.checkpointers.DefaultCheckpointer(path)
+
+
+def check_port_free(port: int) -> None:
+  """Raises `OSError` if anything listens on TCP `port` of this machine.
+
+  Reverb binds with SO_REUSEPORT: a second server on a port starts without an
+  error and takes half of the first one's clients. A plain bind tells.
+  """
+  with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+    # Connections of a killed predecessor may linger in TIME_WAIT.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    try:
+      probe.bind(('::', port))
+    except OSError as error:
+      raise OSError(
+        error.errno,
+        f'port {port} for the Reverb server is taken: {error.strerror}. Is '
+        'another run, or a left-over of this one, still alive?',
+      ) from error
