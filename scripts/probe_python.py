@@ -13,19 +13,27 @@ import sysconfig
 _LIBRARY = 'libpython3.10.so.1.0'
 
 
+def loaded_path():
+  """Returns the path of the libpython in this process, or None."""
+  with open('/proc/self/maps') as maps:
+    for line in maps:
+      if line.rstrip().endswith('/' + _LIBRARY):
+        return line[line.index('/') :].rstrip()
+  return None
+
+
 def find_library():
-  """Returns '' where the loader finds libpython itself, else its path."""
-  try:
-    ctypes.CDLL(_LIBRARY)
+  """Returns '' where Python itself loads libpython, else its path, or None."""
+  if loaded_path():
     return ''
-  except OSError:
-    pass
-  # uv's Pythons are linked statically and keep the library beside them.
-  folders = [sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib']
+  # uv's and Debian's Pythons are linked statically; the library lies apart.
+  folders = [sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib', '']
   for folder in folders:
-    path = os.path.join(folder or '', _LIBRARY)
-    if os.path.exists(path):
-      return path
+    try:
+      ctypes.CDLL(os.path.join(folder or '', _LIBRARY))
+      return loaded_path()
+    except OSError:
+      pass
   return None
 
 

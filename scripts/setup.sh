@@ -153,15 +153,17 @@ install() {
 install_packages() {
   local locks=(-r requirements.lock)
   [[ "$ACCELERATOR" == cpu ]] || locks+=(-r "requirements-$ACCELERATOR.lock")
-  install --require-hashes --only-binary :all: "${locks[@]}" 2>&1 \
+  # The lock files are complete; pip 23 stumbles over extras when it resolves.
+  install --no-deps --require-hashes --only-binary :all: "${locks[@]}" 2>&1 \
     | tee "$log" >&2 || return 1
   install --no-deps --no-build-isolation \
     --config-settings editable_mode=compat --editable . 2>&1 | tee "$log" >&2
 }
 
 die_without_packages() {
-  if grep -qiE 'connect|resolving|resolution|timed? ?out|certificate|proxy' \
-    "$log"; then
+  local unreachable='connection|dns error|name resolution|timed out'
+  unreachable+='|certificate verify|UnknownIssuer|ProxyError|failed to fetch'
+  if grep -qiE "$unreachable" "$log"; then
     die 'the package index cannot be reached.' \
       'Check the network. Behind a proxy set HTTPS_PROXY; for a mirror set' \
       'PIP_INDEX_URL (pip) or UV_DEFAULT_INDEX (uv).'
