@@ -1,0 +1,266 @@
+"""Runs a program on this machine: one supervised process per node."""
+
+import fcntl
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import IO, Any, Protocol
+
+from configs import schema
+from launch import addresses, plan, run_files
+
+_POLL_S = 0.2
+# Full games take long on few cores; the last evaluation gets this much time.
+_LAST_EVALUATION_S = 900.0
+_MARGIN_S = 10.0
+
+
+class LaunchError(RuntimeError):
+  """The run cannot start, for a reason that the user can mend."""
+
+
+class Display(Protocol):
+  """What shows the run's state to the user."""
+
+  def update(self) -> None:
+    """Called several times a second."""
+
+  def say(self, message: str) -> None:
+    """Shows a message of one or few lines, for good."""
+
+
+class LocalRun:
+  """Starts the supervisors of all nodes, watches them, stops them."""
+
+  def __init__(
+    self,
+    config: schema.Config,
+    workdir: str,
+    display: Display,
+    node_command: Sequence[str] = (),
+  ) -> None:
+    """Starts nothing.
+
+    Args:
+      config: the run's configuration, as saved in the run's folder.
+      workdir: the run's folder.
+      display: shows what goes on.
+      node_command: started in place of `launch.node`, for tests.
+    """
+    self._config = config
+    self._workdir = os.path.abspath(workdir)
+    self._display = display
+    self._node_command = node_command
+    self._nodes = plan.nodes(config)
+    self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
+    self._signals: list[int] = []
+
+  def run(self) -> int:
+    """Runs the program until it finishes, is stopped, or fails for good.
+
+    SIGINT, SIGTERM and SIGHUP stop it in order. While it stops, a second one
+    tells what is still going on and a third kills.
+
+    Returns:
+      0 where the run finished or was stopped, 1 where a node failed, 130 where
+      the user had it killed.
+
+    Raises:
+      LaunchError: another run uses the same folder.
+    """
+    handlers = {
+      sig: signal.signal(sig, lambda sig, _: self._signals.append(sig))
+      for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+      with lock(self._workdir) as lock_file:
+        try:
+          self._start(lock_file.fileno())
+          failure = self._watch()
+        finally:
+          killed = self._stop()
+        return self._conclude(failure, killed)
+    finally:
+      for sig, handler in handlers.items():
+        signal.signal(sig, handler)
+
+  def _start(self, lock_fd: int) -> None:
+    addresses.write_local_book(self._config, self._workdir)
+    run_files.finished(self._workdir).unlink(missing_ok=True)
+    for node in self._nodes:
+      path = run_files.state(self._workdir, node)
+      starts = run_files.read_json(path, {}).get('starts', 0)
+      run_files.write_json(
+        path, {'name': str(node), 'state': 'waiting', 'starts': starts}
+      )
+    for node in self._nodes:
+      self._supervisors[node] = self._start_supervisor(node, lock_fd)
+
+  def _start_supervisor(
+    self, node: plan.NodeId, lock_fd: int
+  ) -> subprocess.Popen[bytes]:
+    root = str(pathlib.Path(__file__).resolve().parent.parent)
+    inherited = os.environ.get('PYTHONPATH')
+    return subprocess.Popen(
+      [
+        sys.executable,
+        '-S',
+        '-m',
+        'launch.supervisor',
+        f'--workdir={self._workdir}',
+        f'--group={node.group}',
+        f'--index={node.index}',
+        f'--parent_pid={os.getpid()}',
+        '--',
+        *self._node_command,
+      ],
+      stdin=subprocess.DEVNULL,
+      env={
+        **os.environ,
+        'PYTHONPATH': root + (os.pathsep + inherited if inherited else ''),
+      },
+      # A terminal's Ctrl-C reaches this process alone.
+      start_new_session=True,
+      # The folder stays locked until the last supervisor has gone, even if
+      # this process is killed.
+      pass_fds=(lock_fd,),
+    )
+
+  def _watch(self) -> str | None:
+    """Waits for a reason to stop.
+
+    Returns:
+      None where all is well, else what went wrong and where.
+    """
+    evaluate_until: float | None = None
+    while not self._signals:
+      self._display.update()
+      for node, supervisor in self._supervisors.items():
+        # Asked first: it writes its last state, then ends.
+        ended = supervisor.poll() is not None
+        state = self._state(node)['state']
+        if state == run_files.FAILED:
+          return self._describe_failure(node)
+        if ended and state not in run_files.FINAL_STATES:
+          return (
+            f'{node}: its supervisor ended with status {supervisor.returncode}'
+          )
+      if run_files.finished(self._workdir).exists():
+        if evaluate_until is None:
+          self._display.say('All frames are learned; last evaluation ...')
+          evaluate_until = time.monotonic() + _LAST_EVALUATION_S
+        if self._evaluator_is_through():
+          return None
+        if time.monotonic() > evaluate_until:
+          self._display.say(
+            f'The last evaluation took over {_LAST_EVALUATION_S:g} s: given up.'
+          )
+          return None
+      time.sleep(_POLL_S)
+    return None
+
+  def _evaluator_is_through(self) -> bool:
+    state = self._state(plan.NodeId(plan.EVALUATOR, 0))
+    return state['state'] in run_files.FINAL_STATES
+
+  def _state(self, node: plan.NodeId) -> dict[str, Any]:
+    return run_files.read_json(
+      run_files.state(self._workdir, node), {'state': run_files.WAITING}
+    )
+
+  def _describe_failure(self, node: plan.NodeId) -> str:
+    state = self._state(node)
+    log = run_files.log(self._workdir, node)
+    return (
+      f'{node} failed for good ({state["last_exit"]}, '
+      f'{state["restarts"]} restarts): {state["last_error"]}\n'
+      f'  its log: {log}'
+    )
+
+  def _stop(self) -> bool:
+    """Stops all nodes; waits for them, but not for ever.
+
+    Supervisors keep the order among themselves, see `plan.GROUPS`.
+
+    Returns:
+      Whether supervisors had to be killed.
+    """
+    num_signals = len(self._signals)
+    if num_signals:
+      self._display.say(
+        'Stopping: the learner saves its state. (Ctrl-C twice more to kill.)'
+      )
+    self._send(signal.SIGTERM)
+    # Replay waits for the learner's grace, then has its own.
+    until = time.monotonic() + 2 * self._config.launch.grace_s + _MARGIN_S
+    while alive := self._alive():
+      self._display.update()
+      if len(self._signals) > num_signals:
+        num_signals = len(self._signals)
+        names = ', '.join(str(node) for node in alive)
+        self._display.say(f'Still stopping: {names}. Once more to kill.')
+      if len(self._signals) > 2 or time.monotonic() > until:
+        # Each node dies with its supervisor.
+        self._send(signal.SIGKILL)
+        for supervisor in self._supervisors.values():
+          supervisor.wait()
+        return True
+      time.sleep(_POLL_S)
+    return False
+
+  def _alive(self) -> list[plan.NodeId]:
+    return [
+      node
+      for node, supervisor in self._supervisors.items()
+      if supervisor.poll() is None
+    ]
+
+  def _send(self, sig: int) -> None:
+    for node in self._alive():
+      self._supervisors[node].send_signal(sig)
+
+  def _conclude(self, failure: str | None, killed: bool) -> int:
+    """Says how the run ended; returns the exit status for it."""
+    if killed:
+      self._display.say('Killed before everything was saved.')
+      return 130
+    if failure is None:
+      for node in (plan.NodeId(plan.LEARNER, 0), plan.NodeId(plan.REPLAY, 0)):
+        if self._state(node)['state'] == run_files.FAILED:
+          failure = self._describe_failure(node)
+          break
+    if failure is not None:
+      self._display.say(f'error: {failure}')
+      return 1
+    finished = run_files.finished(self._workdir).exists()
+    self._display.say('Finished.' if finished else 'Stopped.')
+    return 0
+
+
+def lock(workdir: str) -> IO[str]:
+  """Locks the run's folder until the file that is returned is closed.
+
+  Raises:
+    LaunchError: another run holds it.
+  """
+  path = pathlib.Path(workdir, 'state', 'lock')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  file = path.open('a+', encoding='utf-8')
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    file.seek(0)
+    owner = file.read().strip() or 'unknown'
+    file.close()
+    raise LaunchError(
+      f'{workdir} is in use by another run, with pid {owner} (or by nodes of '
+      'it that are still stopping); stop it first, or take another --workdir'
+    ) from None
+  file.truncate(0)
+  file.write(f'{os.getpid()}\n')
+  file.flush()
+  return file

@@ -1,0 +1,103 @@
+"""The process of one node.
+
+  python -m launch.node --workdir=... --group=actor --index=0
+
+Started by a supervisor. It builds the run's program again from the saved
+configuration, as every other process of the run does, and runs one node of it.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import launchpad as lp
+from absl import flags, logging
+from launchpad.launch import worker_manager
+
+from configs import checks, errors, schema
+from launch import addresses, nodes, plan, run_files
+from launch import program as program_lib
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the node to its end; returns the status to leave with."""
+  parser = argparse.ArgumentParser(prog='launch.node')
+  parser.add_argument('--workdir', required=True)
+  parser.add_argument('--group', required=True, choices=tuple(plan.GROUPS))
+  parser.add_argument('--index', required=True, type=int)
+  args = parser.parse_args(argv)
+  # The supervisor alone stops a node, not Launchpad's own countdown.
+  flags.FLAGS(['launch.node', '--lp_termination_notice_secs=-1'])
+  logging.set_verbosity(logging.INFO)
+  try:
+    _run(args.workdir, plan.NodeId(args.group, args.index))
+  except (errors.FatalError, checks.ConfigError) as error:
+    _print_last_words(error)
+    return plan.FATAL_STATUS
+  except Exception as error:
+    traceback.print_exc()
+    _print_last_words(error)
+    return 1
+  return 0
+
+
+def _run(workdir: str, node_id: plan.NodeId) -> None:
+  config = schema.from_config_dict(
+    run_files.read_json(run_files.config(workdir))
+  )
+  program = program_lib.make_program(config, workdir)
+  addresses.bind(program, workdir)
+  # Turns SIGTERM into `lp.stop_event()` of this thread.
+  manager = worker_manager.WorkerManager(register_in_thread=True)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  node = program.groups[node_id.group][node_id.index]
+  if node_id.group == plan.REPLAY:
+    _prepare_replay(node, workdir, node_id, manager.stop_event())
+  node.function()
+
+
+def _prepare_replay(
+  node: Any, workdir: str, node_id: plan.NodeId, stop: threading.Event
+) -> None:
+  """Sees to what Launchpad's own Reverb node lacks: port check, heartbeat."""
+  from replay import server
+
+  address = node.reverb_address.resolve()
+  server.check_port_free(lp.get_port_from_address(address))
+  threading.Thread(
+    target=nodes.watch_replay,
+    args=(
+      node.create_handle().dereference,
+      nodes.make_heartbeat(workdir, node_id),
+      stop,
+    ),
+    daemon=True,
+  ).start()
+
+
+def _print_last_words(error: BaseException) -> None:
+  """Prints the error as one line, which the supervisor reads as the cause."""
+  message = ' '.join(str(error).split())
+  print(f'{type(error).__name__}: {message}', file=sys.stderr)
+
+
+def _leave(status: int) -> None:
+  """Ends the process now.
+
+  The servers' threads, Launchpad's alarm and the clients' destructors would
+  hold up an orderly end of the interpreter, or change its status.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+if __name__ == '__main__':
+  # Until the node can stop in order, a Ctrl-C must not stop it in disorder.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  _leave(main(sys.argv[1:]))

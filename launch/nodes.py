@@ -1,0 +1,215 @@
+"""What the nodes of a program do: join the rooms, then run one of their loops.
+
+The imports of each node happen in its own functions: a process imports what its
+node needs, and nobody pays for building the program.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import launchpad as lp
+from absl import logging
+from pybind11_abseil import status as absl_status
+
+from agents import types
+from configs import schema
+from launch import plan, run_files
+
+if TYPE_CHECKING:
+  import reverb
+
+_HEARTBEAT_PERIOD_S = 1.0
+_MAX_TIMEOUTS = 3
+_ANSWER_TIMEOUT_S = 5
+
+
+def make_heartbeat(workdir: str, node: plan.NodeId) -> Callable[[], None]:
+  """Returns a function that shows the supervisor a sign of life.
+
+  It costs next to nothing, as it touches the file once a second at most.
+  """
+  path = run_files.heartbeat(workdir, node)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  last = -_HEARTBEAT_PERIOD_S
+
+  def heartbeat() -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last >= _HEARTBEAT_PERIOD_S:
+      path.touch()
+      last = now
+
+  return heartbeat
+
+
+def incarnation() -> int:
+  """How many times this node was started before, in this working directory."""
+  return int(os.environ.get('BMG_INCARNATION', '0'))
+
+
+class LearnerClient:
+  """The learner's parameters, over Courier: a `ParameterSource`."""
+
+  def __init__(self, connect: Callable[[], Any]) -> None:
+    """Does not connect yet.
+
+    Args:
+      connect: makes a Courier client whose calls have a deadline.
+    """
+    self._connect = connect
+    self._client: Any = None
+    self._timeouts = 0
+
+  def get_parameters(
+    self, unless_version: int
+  ) -> tuple[int, int, types.Params] | None:
+    """Asks for the parameters, unless their version is the one given.
+
+    Returns:
+      Version, number of frames and parameters as NumPy; or None.
+
+    Raises:
+      TimeoutError: the learner does not answer; it may be starting again.
+      RuntimeError: the learner answers with an error.
+    """
+    if self._client is None:
+      self._client = self._connect()
+    try:
+      result = self._client.get_parameters(unless_version)
+    except absl_status.StatusNotOk as error:
+      raise self._translate(error) from error
+    self._timeouts = 0
+    return result
+
+  def _translate(self, error: absl_status.StatusNotOk) -> Exception:
+    # Courier hands an exception of the learner's on as INVALID_ARGUMENT.
+    if error.code == absl_status.StatusCode.INVALID_ARGUMENT:
+      return RuntimeError(f'the learner failed to answer: {error}')
+    self._timeouts += 1
+    if self._timeouts >= _MAX_TIMEOUTS:
+      # Where the learner's machine vanished without closing its connections, an
+      # old client never recovers and a new one works at once.
+      self._client = None
+      self._timeouts = 0
+    return TimeoutError(f'the learner does not answer: {error}')
+
+
+class LearnerNode:
+  """Learns, and serves its parameters until the run stops."""
+
+  def __init__(
+    self, config: schema.Config, workdir: str, replay_address: lp.Address
+  ) -> None:
+    from actors import environment
+    from learner import learner
+    from replay import reader
+
+    num_actions = environment.num_actions(config.env)
+    self._workdir = workdir
+    self._num_frames = config.num_frames
+    self._reader = reader.ReplayReader(
+      replay_address.resolve(), config, num_actions
+    )
+    self._learner = learner.Learner(config, workdir, self._reader, num_actions)
+
+  def get_parameters(
+    self, unless_version: int
+  ) -> tuple[int, int, types.Params] | None:
+    """Served to actors and evaluator, see `actors.parameters`."""
+    return self._learner.get_parameters(unless_version)
+
+  def run(self) -> None:
+    """Learns from all the run's frames, then waits for the stop.
+
+    The evaluator needs the last parameters after the last update, so the
+    launcher hears of the end by a file and stops the run in its own time.
+    """
+    stop = lp.stop_event()
+    heartbeat = make_heartbeat(self._workdir, plan.NodeId(plan.LEARNER, 0))
+    self._learner.run(stop, heartbeat)
+    self._reader.close()
+    if not stop.is_set():
+      run_files.write_json(
+        run_files.finished(self._workdir), {'num_frames': self._num_frames}
+      )
+    while not stop.wait(_HEARTBEAT_PERIOD_S):
+      heartbeat()
+
+
+def run_actor(
+  config: schema.Config,
+  workdir: str,
+  index: int,
+  replay_address: lp.Address,
+  connect: Callable[[], Any],
+) -> None:
+  """Runs one actor until the run stops."""
+  from actors import actor
+  from replay import writer
+
+  replay_writer = writer.ReplayWriter(replay_address.resolve(), config)
+  try:
+    actor.run_actor(
+      config,
+      index,
+      incarnation(),
+      replay_writer,
+      LearnerClient(connect),
+      lp.stop_event(),
+      make_heartbeat(workdir, plan.NodeId(plan.ACTOR, index)),
+    )
+  finally:
+    replay_writer.close()
+
+
+def run_evaluator(
+  config: schema.Config, workdir: str, connect: Callable[[], Any]
+) -> None:
+  """Runs the evaluator until it has judged the last parameters."""
+  from actors import evaluator
+
+  evaluator.run_evaluator(
+    config,
+    workdir,
+    incarnation(),
+    LearnerClient(connect),
+    lp.stop_event(),
+    make_heartbeat(workdir, plan.NodeId(plan.EVALUATOR, 0)),
+  )
+
+
+def make_tables(config: schema.Config) -> 'Sequence[reverb.Table]':
+  """Makes the tables, in the process that is about to serve them."""
+  from actors import environment
+  from replay import tables
+
+  return tables.make_tables(config, environment.num_actions(config.env))
+
+
+def make_checkpointer(
+  config: schema.Config, workdir: str
+) -> 'reverb.checkpointers.CheckpointerBase | None':
+  """Makes what restores the tables when the server starts."""
+  from replay import server
+
+  return server.make_checkpointer(config, workdir)
+
+
+def watch_replay(
+  connect: Callable[[], 'reverb.Client'],
+  heartbeat: Callable[[], None],
+  stop: threading.Event,
+) -> None:
+  """Calls `heartbeat` for as long as the Reverb server answers."""
+  client = connect()
+  while not stop.wait(_HEARTBEAT_PERIOD_S):
+    try:
+      client.server_info(timeout=_ANSWER_TIMEOUT_S)
+    # Whatever is wrong, silence is how the supervisor gets to know of it.
+    except Exception as error:
+      logging.warning('The Reverb server does not answer: %s', error)
+    else:
+      heartbeat()

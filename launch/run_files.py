@@ -1,0 +1,68 @@
+"""Names and atomic writing of the files that processes of a run share.
+
+Standard library only: supervisors import it under `python -S`.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from launch import plan
+
+# States of a node. The last three are final.
+WAITING = 'waiting'
+STARTING = 'starting'
+RUNNING = 'running'
+RESTARTING = 'restarting'
+STOPPING = 'stopping'
+FINISHED = 'finished'
+STOPPED = 'stopped'
+FAILED = 'failed'
+FINAL_STATES = (FINISHED, STOPPED, FAILED)
+
+
+def config(workdir: str) -> pathlib.Path:
+  """The resolved configuration, every field."""
+  return pathlib.Path(workdir, 'config.json')
+
+
+def addresses(workdir: str) -> pathlib.Path:
+  """Address of every server, by `addresses.key`."""
+  return pathlib.Path(workdir, 'state', 'addresses.json')
+
+
+def finished(workdir: str) -> pathlib.Path:
+  """Written by the learner once it has learned from all its frames."""
+  return pathlib.Path(workdir, 'state', 'finished.json')
+
+
+def state(workdir: str, node: plan.NodeId) -> pathlib.Path:
+  """What the supervisor of `node` last said about it."""
+  return pathlib.Path(workdir, 'state', f'{node}.json')
+
+
+def heartbeat(workdir: str, node: plan.NodeId) -> pathlib.Path:
+  """Its modification time is the last sign of life of `node`."""
+  return pathlib.Path(workdir, 'state', f'{node}.heartbeat')
+
+
+def log(workdir: str, node: plan.NodeId) -> pathlib.Path:
+  """Standard output and error of `node`."""
+  return pathlib.Path(workdir, 'logs', f'{node}.log')
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes `value` so that no reader ever sees half of it."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def read_json(path: pathlib.Path, default: Any = None) -> Any:
+  """Returns what `write_json` wrote, or `default` where that is not there."""
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return default
