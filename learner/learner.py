@@ -1,0 +1,263 @@
+"""The learner process: reads batches, steps, publishes, records, saves."""
+
+import json
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import logging
+
+from agents import types
+from configs import checks, errors, schema
+from evaluation import records
+from learner import checkpoints, prefetch, publisher, training
+from learner import progress as progress_lib
+
+_POLL_S = 0.5
+
+
+class Learner:
+  """One object per learner process; resumes what its workdir holds."""
+
+  def __init__(
+    self,
+    config: schema.Config,
+    workdir: str,
+    reader: prefetch.UnrollReader,
+    num_actions: int,
+  ):
+    """Initialises the training state, or restores it.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's folder.
+      reader: source of unrolls; closed at the end of `run`.
+      num_actions: A, of the game.
+
+    Raises:
+      ConfigError: there are fewer devices than asked for.
+      FatalError: the checkpoints cannot be read, or are of another run.
+    """
+    self._config = config
+    self._reader = reader
+    self._finished_file = pathlib.Path(workdir, 'state', 'finished.json')
+    self._train_step = training.TrainStep(config, num_actions, _devices(config))
+    self._state = self._train_step.init(config.seed)
+    self._store = checkpoints.CheckpointStore(
+      os.path.abspath(os.path.join(workdir, 'checkpoints')),
+      config.learner,
+      checkpoints.fingerprint(config, num_actions),
+    )
+    restored = self._store.restore(self._state)
+    counters = None
+    if restored is not None:
+      state, counters = restored
+      self._state = self._train_step.place(state)
+    self._progress = progress_lib.Progress(config, counters)
+    self._records = records.RunRecords(
+      workdir, 'learner', resume_at=self._progress.num_frames
+    )
+    self._recorded = self._progress.num_frames
+    # Of the last step; on the device, perhaps still in the making.
+    self._metrics: training.Metrics = {}
+    self._publisher = publisher.ParameterPublisher()
+    self._publish()
+
+  def get_parameters(
+    self, unless_version: int
+  ) -> tuple[int, int, types.Params] | None:
+    """Serves (version, num_frames, params as NumPy) to actors and evaluator.
+
+    Called by server threads. None if the newest version is `unless_version`.
+    """
+    published = self._publisher.get(unless_version)
+    # A plain tuple: actors need not know the class to unpack it.
+    return None if published is None else tuple(published)
+
+  def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+    """Trains until `config.num_frames` or `stop`, saves, waits for `stop`.
+
+    Args:
+      stop: set to end the run.
+      heartbeat: called all along; from more than one thread.
+
+    Raises:
+      FatalError: a loss or gradient is not finite, or the last checkpoint could
+        not be saved. The last good one is intact.
+    """
+    if not self._progress.finished:
+      self._finished_file.unlink(missing_ok=True)
+    try:
+      self._train(stop, heartbeat)
+      self._save_last()
+      self._record()
+      if self._progress.finished:
+        self._mark_finished()
+      while not stop.wait(_POLL_S):
+        heartbeat()
+      if self._config.replay.checkpoint:
+        timeout_s = self._config.launch.grace_s
+        logging.info('Saved replay: %s', self._reader.checkpoint(timeout_s))
+    finally:
+      self._records.close()
+      self._store.close()
+      self._reader.close()
+
+  def _train(
+    self, stop: threading.Event, heartbeat: Callable[[], None]
+  ) -> None:
+    config = self._config.learner
+    log_timer = progress_lib.PeriodicTimer(config.log_period_s)
+    save_timer = progress_lib.PeriodicTimer(config.checkpoint_period_s)
+    feed = prefetch.Prefetcher(
+      self._reader, self._config, self._train_step.put, heartbeat
+    )
+    self._progress.start_session()
+    try:
+      while not self._progress.finished:
+        item, waited_s = self._next_batch(feed, stop)
+        if item is None:
+          break
+        self._update(item.batch)
+        self._progress.add_step(item.statistics, waited_s)
+        self._publish()
+        if log_timer.due():
+          self._record()
+        if save_timer.due():
+          self._save_or_warn()
+        heartbeat()
+    finally:
+      feed.close()
+    self._check_finite()
+
+  def _next_batch(
+    self, feed: prefetch.Prefetcher, stop: threading.Event
+  ) -> tuple[prefetch.Prefetched | None, float]:
+    """Returns the next batch, and for how long the devices had no work."""
+    if feed.empty:
+      # The devices are still busy with the last step: that is no waiting.
+      jax.block_until_ready(self._metrics)
+    start = time.monotonic()
+    item = feed.get(stop)
+    return item, time.monotonic() - start
+
+  def _update(self, batch: training.DeviceBatch) -> None:
+    self._state, metrics = self._train_step.step(self._state, batch)
+    # Looks at the step before while this one runs, so that the devices never
+    # wait for the host, and the host is never more than a step ahead.
+    self._check_finite()
+    self._metrics = metrics
+
+  def _check_finite(self) -> None:
+    if not self._metrics or bool(self._metrics['finite']):
+      return
+    prefix = 'finite/'
+    terms = [
+      name.removeprefix(prefix)
+      for name, is_finite in jax.device_get(self._metrics).items()
+      if name.startswith(prefix) and not is_finite
+    ]
+    last_good = self._store.latest
+    raise errors.FatalError(
+      f'{", ".join(terms)} not finite at update {self._progress.num_updates} '
+      f'({self._progress.num_frames} frames). '
+      + (
+        'There is no checkpoint yet.'
+        if last_good is None
+        else f'The last good checkpoint is that of update {last_good}.'
+      )
+    )
+
+  def _publish(self) -> None:
+    self._publisher.publish(
+      publisher.Published(
+        self._progress.num_updates,
+        self._progress.num_frames,
+        self._state.params,
+      ),
+      self._metrics.get('finite', True),
+    )
+
+  def _record(self) -> None:
+    """Writes one row, unless nothing happened since the last one."""
+    if self._progress.num_frames == self._recorded:
+      return
+    self._check_finite()
+    metrics = {
+      name: float(value)
+      for name, value in jax.device_get(self._metrics).items()
+      if not name.startswith('finite')
+    }
+    self._records.write(self._progress.row(self._reader.sizes()) | metrics)
+    self._recorded = self._progress.num_frames
+
+  def _save(self) -> None:
+    self._check_finite()
+    # Copies: the next step reuses the memory of what is on the device.
+    state = jax.tree.map(np.array, jax.device_get(self._state))
+    _check_state_finite(state, self._progress.num_updates)
+    self._store.save(
+      self._progress.num_updates,
+      state,
+      self._progress.to_dict(),
+      self._progress.mean_return,
+    )
+
+  def _save_or_warn(self) -> None:
+    try:
+      self._save()
+    except checkpoints.SaveError as error:
+      logging.error('%s. Training goes on; trying again later.', error)
+
+  def _save_last(self) -> None:
+    if self._progress.num_updates == 0:
+      return
+    try:
+      self._save()
+    except checkpoints.SaveError as error:
+      raise errors.FatalError(
+        f'{error}. The last good checkpoint is that of update '
+        f'{self._store.latest}.'
+      ) from error
+
+  def _mark_finished(self) -> None:
+    logging.info('Finished at %s frames.', self._progress.num_frames)
+    self._finished_file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = self._finished_file.with_suffix('.tmp')
+    temporary.write_text(
+      json.dumps(
+        {
+          'num_frames': self._progress.num_frames,
+          'num_updates': self._progress.num_updates,
+        }
+      )
+    )
+    os.replace(temporary, self._finished_file)
+
+
+def _devices(config: schema.Config) -> list[jax.Device]:
+  available = jax.local_devices()
+  wanted = config.learner.num_devices or len(available)
+  checks.check(
+    wanted <= len(available),
+    'learner.num_devices',
+    wanted,
+    f'this machine has {len(available)} (0 takes all of them)',
+  )
+  return available[:wanted]
+
+
+def _check_state_finite(
+  state: training.TrainingState, num_updates: int
+) -> None:
+  """A finite loss and gradient can still overflow in the update."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+      raise errors.FatalError(
+        f'state{jax.tree_util.keystr(path)} is not finite after update '
+        f'{num_updates}; it was not saved.'
+      )

@@ -1,0 +1,65 @@
+"""Hands parameters to the actors without holding up the learner."""
+
+import threading
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents import types
+
+
+class Published(NamedTuple):
+  """Parameters with their age."""
+
+  version: int
+  num_frames: int
+  params: types.Params
+
+
+class ParameterPublisher:
+  """The newest parameters: put by the learner, fetched by server threads.
+
+  `publish` starts a copy on the device and returns. The copy to the host is
+  made when an actor first asks for that version, in the thread that asks.
+  """
+
+  def __init__(self) -> None:
+    # The training step reuses the memory of its input, so what is published
+    # must be a copy.
+    self._copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
+    self._newest: tuple[Published, jax.Array | bool] | None = None
+    self._on_host: Published | None = None
+    self._host_lock = threading.Lock()
+
+  def publish(
+    self, published: Published, finite: jax.Array | bool = True
+  ) -> None:
+    """Makes parameters available.
+
+    Args:
+      published: with parameters on the device.
+      finite: whether to; may still be in the making, like the parameters.
+    """
+    params = self._copy(published.params)
+    self._newest = (published._replace(params=params), finite)
+
+  def get(self, unless_version: int) -> Published | None:
+    """Returns the newest parameters as NumPy; safe in any thread.
+
+    Args:
+      unless_version: the version that the caller has. Compared for equality: a
+        learner that went back to a checkpoint publishes lower versions.
+
+    Returns:
+      None if the caller has them already, or if they are not finite.
+    """
+    with self._host_lock:
+      if self._newest is None:
+        return None
+      newest, finite = self._newest
+      if newest.version == unless_version or not bool(finite):
+        return None
+      if self._on_host is None or self._on_host.version != newest.version:
+        self._on_host = newest._replace(params=jax.device_get(newest.params))
+      return self._on_host
