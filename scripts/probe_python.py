@@ -38,18 +38,23 @@ def find_library():
 
 
 def main():
+  """Prints what the module's docstring says."""
   version = '.'.join(str(part) for part in sys.version_info[:3])
   if sys.version_info[:2] != (3, 10):
     sys.exit('is Python ' + version + ', not 3.10')
   library = find_library()
   if library is None:
-    sys.exit('has no shared libpython (' + _LIBRARY + '), which Launchpad links')
+    sys.exit(
+      'has no shared libpython (' + _LIBRARY + '), which Launchpad links'
+    )
   if '--needs-venv' in sys.argv:
     try:
       import ensurepip  # noqa: F401
       import venv  # noqa: F401
     except ImportError as error:
-      sys.exit('has no module ' + str(error.name) + ' (package python3.10-venv)')
+      sys.exit(
+        'has no module ' + str(error.name) + ' (package python3.10-venv)'
+      )
   if library:
     print(library)
 
