@@ -70,13 +70,13 @@ class RunRecords:
     if not isinstance(row.get(X_AXIS), int | float):
       raise ValueError(f'a row of records needs {X_AXIS!r}: {row}')
     try:
-      self._events.write(row)
       _append(self._jsonl_path, _json_line(row))
       if set(row) <= set(self._columns):
         _append(self._csv_path, _csv_lines(self._columns, [row]))
       else:
         self._columns += [key for key in row if key not in self._columns]
         self._rewrite_csv(_read_rows(self._jsonl_path, math.inf))
+      self._events.write(row)
     except OSError as error:
       now = time.monotonic()
       if now - self._last_warning >= _WARN_PERIOD_S:
