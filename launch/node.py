@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   # The supervisor alone stops a node, not Launchpad's own countdown.
   flags.FLAGS(['launch.node', '--lp_termination_notice_secs=-1'])
+  logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   try:
     _run(args.workdir, plan.NodeId(args.group, args.index))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
 from absl import logging
-from pybind11_abseil import status as absl_status
+from courier.python import client as courier_client
 
 from agents import types
 from configs import schema
@@ -79,14 +79,14 @@ class LearnerClient:
       self._client = self._connect()
     try:
       result = self._client.get_parameters(unless_version)
-    except absl_status.StatusNotOk as error:
+    except courier_client.StatusNotOk as error:
       raise self._translate(error) from error
     self._timeouts = 0
     return result
 
-  def _translate(self, error: absl_status.StatusNotOk) -> Exception:
+  def _translate(self, error: courier_client.StatusNotOk) -> Exception:
     # Courier hands an exception of the learner's on as INVALID_ARGUMENT.
-    if error.code == absl_status.StatusCode.INVALID_ARGUMENT:
+    if error.code.name == 'INVALID_ARGUMENT':
       return RuntimeError(f'the learner failed to answer: {error}')
     self._timeouts += 1
     if self._timeouts >= _MAX_TIMEOUTS:
@@ -110,10 +110,10 @@ class LearnerNode:
     num_actions = environment.num_actions(config.env)
     self._workdir = workdir
     self._num_frames = config.num_frames
-    self._reader = reader.ReplayReader(
+    replay_reader = reader.ReplayReader(
       replay_address.resolve(), config, num_actions
     )
-    self._learner = learner.Learner(config, workdir, self._reader, num_actions)
+    self._learner = learner.Learner(config, workdir, replay_reader, num_actions)
 
   def get_parameters(
     self, unless_version: int
@@ -130,7 +130,6 @@ class LearnerNode:
     stop = lp.stop_event()
     heartbeat = make_heartbeat(self._workdir, plan.NodeId(plan.LEARNER, 0))
     self._learner.run(stop, heartbeat)
-    self._reader.close()
     if not stop.is_set():
       run_files.write_json(
         run_files.finished(self._workdir), {'num_frames': self._num_frames}

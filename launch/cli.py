@@ -1,0 +1,203 @@
+"""Command lines: flags and recipes, and one clear error for a bad one.
+
+`ml_collections` reads recipes and overrides. What it does not do well is to say
+what is wrong with them; that is done here.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from configs import checks, errors, schema
+
+USAGE_STATUS = 2
+_OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?$', re.DOTALL)
+_BAD_VALUE = re.compile(r'flag --config\.([^=]+)=(.*?): ', re.DOTALL)
+
+
+class UsageError(Exception):
+  """The command line cannot be obeyed; the message says why and what to do."""
+
+
+def run_main(main: Callable[[Sequence[str]], int]) -> None:
+  """Runs `main` on the command line and ends the process with its status.
+
+  What the user can mend is reported as one line without a traceback.
+  """
+  try:
+    status = main(sys.argv)
+  except (UsageError, checks.ConfigError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    status = USAGE_STATUS
+  except errors.FatalError as error:
+    print(f'error: {error}', file=sys.stderr)
+    status = 1
+  except KeyboardInterrupt:
+    status = 130
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # With --launcher=threads there are servers whose threads never end.
+  os._exit(status)
+
+
+def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
+  """Parses `argv` into `flag_values`.
+
+  Raises:
+    UsageError: a flag is unknown, lacks its value or has a bad one.
+    SystemExit: the user asked for help, and got it.
+  """
+  flags.DEFINE_boolean(
+    'help', False, 'Show this help.', flag_values=flag_values, short_name='h'
+  )
+  try:
+    rest = flag_values(list(argv))
+  except flags.Error as error:
+    raise UsageError(str(error)) from error
+  if flag_values['help'].value:
+    print(flag_values.main_module_help() or flag_values.get_help())
+    raise SystemExit(0)
+  if rest[1:]:
+    raise UsageError(
+      f'{rest[1]!r} is not a flag; flags are written --name=value'
+    )
+
+
+def parse_with_config(
+  flag_values: flags.FlagValues, argv: Sequence[str]
+) -> schema.Config:
+  """Parses `argv`, --config and its overrides included.
+
+  Args:
+    flag_values: with all other flags defined; gets the values.
+    argv: the command line, with the program's name first.
+
+  Returns:
+    The checked configuration.
+
+  Raises:
+    ConfigError: a field is unknown or has a value that does not do.
+    UsageError: anything else is wrong with the command line.
+  """
+  argv = list(argv)
+  recipe = _read_recipe(_recipe_path(argv)) if _wants_config(argv) else None
+  if recipe is not None:
+    _check_override_names(recipe, argv)
+  config_flags.DEFINE_config_file(
+    'config',
+    help_string='Recipe, a Python file; --config.<field>=... overrides fields.',
+    flag_values=flag_values,
+    sys_argv=argv,
+  )
+  try:
+    parse(flag_values, argv)
+  except UsageError as error:
+    bad_value = _BAD_VALUE.match(str(error))
+    if bad_value and recipe is not None:
+      field, value = bad_value.groups()
+      raise checks.ConfigError(
+        field, value, f'must be {_expected(recipe, field)}'
+      ) from error
+    raise
+  return schema.from_config_dict(flag_values['config'].value)
+
+
+def _wants_config(argv: Sequence[str]) -> bool:
+  return not {'--help', '-help', '-h', '--h'} & set(argv)
+
+
+def _recipe_path(argv: Sequence[str]) -> str:
+  """The value of --config, which must be there."""
+  for i, argument in enumerate(argv):
+    name, has_value, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name == 'config':
+      if has_value:
+        return value
+      if i + 1 < len(argv):
+        return argv[i + 1]
+  raise UsageError(f'--config is missing; recipes: {", ".join(recipes())}')
+
+
+def recipes() -> list[str]:
+  """The recipes that come with the project."""
+  folder = pathlib.Path(schema.__file__).parent
+  return sorted(f'{folder.name}/{path.name}' for path in folder.glob('atari_*'))
+
+
+def _read_recipe(path: str) -> ml_collections.ConfigDict:
+  if not pathlib.Path(path).is_file():
+    message = f'--config={path}: there is no such file; recipes: '
+    message += ', '.join(recipes())
+    nearest = difflib.get_close_matches(path, recipes(), n=1)
+    if nearest:
+      message += f'. Did you mean {nearest[0]!r}?'
+    raise UsageError(message)
+  try:
+    return runpy.run_path(path)['get_config']()
+  except KeyError as error:
+    raise UsageError(
+      f'--config={path}: is not a recipe, it has no {error}'
+    ) from error
+  # A recipe is Python code of the user's: anything may go wrong in it.
+  except Exception as error:
+    raise UsageError(
+      f'--config={path}: cannot be read: {type(error).__name__}: {error}'
+    ) from error
+
+
+def _check_override_names(
+  recipe: ml_collections.ConfigDict, argv: Sequence[str]
+) -> None:
+  """Raises `ConfigError` at the first override of a field that is not there."""
+  for argument in argv[1:]:
+    match = _OVERRIDE.match(argument)
+    if match is None:
+      continue
+    path, value = match.groups()
+    group: Any = recipe
+    for depth, name in enumerate(path.split('.')):
+      if not isinstance(group, ml_collections.ConfigDict):
+        parent = '.'.join(path.split('.')[:depth])
+        raise checks.ConfigError(
+          path, value, f'is not a known field: config.{parent} has none'
+        )
+      # Iteration shows placeholders, too.
+      names = tuple(group.keys())
+      if name not in names:
+        cure = _suggest(name, names)
+        raise checks.ConfigError(path, value, f'is not a known field{cure}')
+      group = group.get(name)
+    if isinstance(group, ml_collections.ConfigDict):
+      raise checks.ConfigError(
+        path, value, f'is a group; set one of {", ".join(group.keys())}'
+      )
+
+
+def _suggest(name: str, names: Sequence[str]) -> str:
+  cure = f'; known here: {", ".join(names)}'
+  nearest = difflib.get_close_matches(name, names, n=1)
+  return cure + (f'. Did you mean {nearest[0]!r}?' if nearest else '')
+
+
+def _expected(recipe: ml_collections.ConfigDict, field: str) -> str:
+  """The type of a field in words."""
+  group: Any = recipe
+  *parents, name = field.split('.')
+  for parent in parents:
+    group = group[parent]
+  names = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'true or false',
+    tuple: "a tuple like '(64, 64)'",
+  }
+  return names.get(group.get_type(name), group.get_type(name).__name__)

@@ -1,0 +1,252 @@
+"""The terminal's view of a run, from the files that its processes write.
+
+On a terminal the status is redrawn in place; elsewhere one line is printed per
+log period.
+"""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from configs import schema
+from launch import plan, run_files
+
+_REDRAW_S = 0.5
+_TAIL_BYTES = 65_536
+_MAX_NAMED = 4
+
+Row = Mapping[str, Any]
+
+
+class Display:
+  """Shows a run; a context manager, for the live view of a terminal."""
+
+  def __init__(
+    self,
+    config: schema.Config,
+    workdir: str,
+    console: Console | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ) -> None:
+    """Prints nothing yet.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's folder.
+      console: where to print; standard output by default.
+      clock: seconds, from any start.
+    """
+    self._config = config
+    self._workdir = workdir
+    self._console = console or Console(highlight=False, soft_wrap=True)
+    self._clock = clock
+    self._live: Live | None = None
+    self._last_update = -math.inf
+    self._last_shown = ''
+
+  def __enter__(self) -> 'Display':
+    if self._console.is_terminal:
+      self._live = Live(
+        console=self._console, auto_refresh=False, transient=False
+      )
+      self._live.start()
+    self.say(f'Run in {self._workdir} (its logs: {self._workdir}/logs)')
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    if self._live is not None:
+      self._live.stop()
+
+  def say(self, message: str) -> None:
+    """Prints a message that stays."""
+    _ignore_closed_output(lambda: self._console.print(Text(message)))
+
+  def update(self) -> None:
+    """Shows the present state, if it is time."""
+    period = self._config.learner.log_period_s
+    if self._live is not None:
+      period = _REDRAW_S
+    if self._clock() - self._last_update < period:
+      return
+    self._last_update = self._clock()
+    lines = self._lines()
+    shown = '\n'.join(lines) if self._live is not None else '  '.join(lines)
+    if self._live is not None:
+      live = self._live
+      _ignore_closed_output(lambda: live.update(Text(shown), refresh=True))
+    elif shown != self._last_shown:
+      self.say(shown)
+    self._last_shown = shown
+
+  def _lines(self) -> list[str]:
+    states = {
+      node: run_files.read_json(run_files.state(self._workdir, node), {})
+      for node in plan.nodes(self._config)
+    }
+    folder = pathlib.Path(self._workdir)
+    return [
+      *training_lines(
+        last_row(folder / 'learner.jsonl'), self._config.num_frames
+      ),
+      *evaluation_lines(last_row(folder / 'evaluation.jsonl')),
+      health_line(states),
+    ]
+
+
+def _ignore_closed_output(write: Callable[[], None]) -> None:
+  """A terminal that was closed must not end the run in disorder."""
+  try:
+    write()
+  except OSError:
+    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (lives to the end)
+
+
+def last_row(path: pathlib.Path) -> Row | None:
+  """The last whole row of a JSON-lines file, or None if it has none."""
+  try:
+    with path.open('rb') as file:
+      file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+      lines = file.read().splitlines()
+  except OSError:
+    return None
+  for line in reversed(lines):
+    try:
+      return json.loads(line)
+    except ValueError:
+      continue
+  return None
+
+
+def training_lines(row: Row | None, total_frames: int) -> list[str]:
+  """What the learner's last row says; [] before its first one."""
+  if row is None:
+    return []
+  values = _Values(row)
+  frames = row.get('num_frames', 0)
+  share = 100 * min(1.0, frames / total_frames)
+  progress = (
+    f'{_large(frames)} frames ({share:.1f} %)  '
+    f'{values("frames_per_second", _large)}/s '
+    f'(long {values("frames_per_second_long", _large)}/s)  '
+    f'return {values("episode_return")}  '
+    f'left {values("time_left", _duration)}'
+  )
+  system = (
+    f'lag {values("policy_lag_mean")} max {values("policy_lag_max")}  '
+    f'replay {values("replay_size", _large)} '
+    f'queue {values("replay_online", _large)}  '
+    f'wait: learner {values("wait_data", _percent)} '
+    f'actor {values("wait_insert", _percent)}'
+  )
+  losses = (
+    f'loss {values("loss/total")} (policy {values("loss/policy")} '
+    f'value {values("loss/value")} entropy {values("loss/entropy")})  '
+    f'grad {values("grad_norm")}'
+  )
+  return [progress, system, losses, *_meta_line(row, values)]
+
+
+def _meta_line(row: Row, values: '_Values') -> list[str]:
+  measures = {
+    'meta/grad_norm': 'meta grad',
+    'meta/matching_loss': 'matching',
+    'meta/kl': 'KL',
+  }
+  parameters = [
+    f'{name.removeprefix("meta/")} {values(name)}'
+    for name in row
+    if name.startswith('meta/') and name not in measures
+  ]
+  shown = [
+    f'{label} {values(name)}' for name, label in measures.items() if name in row
+  ]
+  line = '  '.join(parameters + shown)
+  return [line] if line else []
+
+
+def evaluation_lines(row: Row | None) -> list[str]:
+  """The last evaluation; [] before the first one."""
+  if row is None:
+    return []
+  values = _Values(row)
+  return [
+    f'evaluation at {_large(row.get("num_frames", 0))}: '
+    f'{values("mean_return")} +- {values("std_return")}  '
+    f'human-normalised {values("human_normalized_score", _percent)}'
+  ]
+
+
+def health_line(states: Mapping[plan.NodeId, Row]) -> str:
+  """How many nodes are up, and which of them are not or were restarted."""
+  nodes_by_state: dict[str, list[str]] = {}
+  restarts = []
+  for node, known in states.items():
+    state = known.get('state', run_files.WAITING)
+    nodes_by_state.setdefault(state, []).append(str(node))
+    if known.get('restarts'):
+      error = known.get('last_error') or known.get('last_exit')
+      restarts.append(f'{node} restarted {known["restarts"]}x ({error})')
+  up = len(nodes_by_state.pop(run_files.RUNNING, []))
+  parts = [f'nodes {up}/{len(states)} up']
+  for state, names in nodes_by_state.items():
+    parts.append(f'{state}: {_few(names)}')
+  return '  '.join(parts + restarts[:_MAX_NAMED])
+
+
+def _few(names: list[str]) -> str:
+  more = len(names) - _MAX_NAMED
+  shown = ' '.join(names[:_MAX_NAMED])
+  return f'{shown} and {more} more' if more > 0 else shown
+
+
+class _Values:
+  """Formats columns of a row; '-' for one that is missing or not a number."""
+
+  def __init__(self, row: Row) -> None:
+    self._row = row
+
+  def __call__(
+    self, name: str, form: Callable[[float], str] = '{:.4g}'.format
+  ) -> str:
+    value = self._row.get(name)
+    if not isinstance(value, int | float) or math.isnan(value):
+      return '-'
+    return form(value)
+
+
+def _large(value: float) -> str:
+  """1234567 -> '1.23M'."""
+  for size, suffix in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if abs(value) >= size:
+      return f'{value / size:.3g}{suffix}'
+  return f'{value:.3g}'
+
+
+def _percent(value: float) -> str:
+  return f'{100 * value:.0f} %'
+
+
+def _duration(seconds: float) -> str:
+  """3723 -> '1h02m'."""
+  if math.isinf(seconds):
+    return '-'
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h{minutes:02d}m'
+  return f'{minutes}m{seconds:02d}s'
