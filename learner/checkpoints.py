@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import math
 import os
+import pathlib
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from absl import logging
 
 from configs import errors, schema
 
+# How Orbax marks a checkpoint that is being written.
+_TEMPORARY = '.orbax-checkpoint-tmp'
 _LatestN = ocp.checkpoint_managers.LatestN
 _AnyPolicy = ocp.checkpoint_managers.AnyPreservationPolicy
 
@@ -77,7 +80,6 @@ class CheckpointStore:
       # A save takes a fraction of a second, every few minutes: not worth a
       # thread whose errors surface later.
       enable_async_checkpointing=False,
-      cleanup_tmp_directories=True,
       lightweight_initialize=True,
     )
     self._manager = self._open()
@@ -120,7 +122,7 @@ class CheckpointStore:
       self._manager.save(step, args=args, force=True)
     except Exception as error:
       self._reopen()
-      raise SaveError(self._explain(step, error)) from error
+      raise SaveError(self._explain(step, state, error)) from error
 
   def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
     """Reads the newest checkpoint that is whole.
@@ -163,6 +165,10 @@ class CheckpointStore:
     self._manager.close()
 
   def _open(self) -> ocp.CheckpointManager:
+    # Orbax offers to do this too, but in the background: a full disk would not
+    # have its room back before the next save.
+    for path in pathlib.Path(self._directory).glob(f'*{_TEMPORARY}*'):
+      shutil.rmtree(path, ignore_errors=True)
     manager = ocp.CheckpointManager(self._directory, options=self._options)
     for step in manager.all_steps():
       if step not in self._best.scores:
@@ -194,14 +200,15 @@ class CheckpointStore:
           'that, or choose another workdir'
         )
 
-  def _explain(self, step: int, error: Exception) -> str:
+  def _explain(self, step: int, state: Any, error: Exception) -> str:
     if _is_disk_full(error):
       reason = os.strerror(errno.ENOSPC)
     else:
       reason = f'{type(error).__name__}: {error}'
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6
     free = shutil.disk_usage(self._directory).free / 1e6
     return (
-      f'cannot save checkpoint {step} in {self._directory} '
+      f'cannot save checkpoint {step} of {size:.1f} MB in {self._directory} '
       f'({free:.1f} MB free): {reason}'
     )
 

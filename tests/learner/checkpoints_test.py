@@ -2,7 +2,6 @@ import json
 import math
 import os
 import pathlib
-import subprocess
 from typing import Any, NamedTuple
 
 import jax
@@ -202,21 +201,6 @@ def test_loading_parameters_from_nowhere_is_an_error(tmp_path):
     checkpoints.load_params(str(tmp_path / 'missing'))
   with pytest.raises(errors.FatalError, match='no checkpoint in'):
     checkpoints.load_params(str(tmp_path))
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-  directory = tmp_path / 'disk'
-  directory.mkdir()
-  mount = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(directory)]
-  try:
-    mounted = subprocess.run(mount, capture_output=True, timeout=10)
-  except FileNotFoundError:
-    pytest.skip('there is no mount command')
-  if mounted.returncode != 0:
-    pytest.skip('mounting a tmpfs is not permitted here')
-  yield directory
-  subprocess.run(['umount', '--lazy', str(directory)], check=True, timeout=10)
 
 
 def _free(directory: pathlib.Path) -> int:
