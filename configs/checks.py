@@ -19,11 +19,22 @@ class ConfigError(ValueError):
     value: Any,
     problem: str,
     allowed: Sequence[str] = (),
+    given: str | None = None,
   ):
+    """Composes the message.
+
+    Args:
+      field: path of the field, such as `env.game`.
+      value: what it was set to.
+      problem: what is wrong with that.
+      allowed: what may be given instead.
+      given: what to find the nearest allowed one to; by default the value.
+    """
     message = f'config.{field} = {value!r}: {problem}'
     if 0 < len(allowed) <= _MAX_LISTED:
       message += f'; allowed: {", ".join(allowed)}'
-    nearest = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    given = str(value) if given is None else given
+    nearest = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
     if nearest:
       message += f'. Did you mean {nearest[0]!r}?'
     super().__init__(message)
@@ -84,7 +95,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
   for name, value in values.items():
     if name not in hints:
       raise ConfigError(
-        prefix + name, value, 'is not a known field', tuple(hints)
+        prefix + name, value, 'is not a known field', tuple(hints), given=name
       )
     kwargs[name] = _convert(hints[name], value, prefix + name)
   for spec in dataclasses.fields(cls):

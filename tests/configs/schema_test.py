@@ -1,0 +1,153 @@
+import dataclasses
+import json
+
+import pytest
+
+from configs import base, checks, schema
+
+
+def _error(**values) -> str:
+  with pytest.raises(checks.ConfigError) as error:
+    schema.from_config_dict(values)
+  return str(error.value)
+
+
+def test_the_defaults_are_consistent_and_those_of_the_base_recipe():
+  assert schema.from_config_dict({}) == schema.Config()
+  assert schema.from_config_dict(base.get_config()) == schema.Config()
+
+
+def test_survives_json():
+  config = schema.from_config_dict(
+    {
+      'seed': 3,
+      'env': {'game': 'breakout', 'protocol': 'small42', 'height': 50},
+      'agent': {'head_hidden': [64]},
+      'meta': {'inner_updates': 2},
+    }
+  )
+  saved = json.loads(json.dumps(schema.to_dict(config)))
+  assert schema.from_config_dict(saved) == config
+  assert config.agent.head_hidden == (64,)
+
+
+def test_a_protocol_sets_what_is_not_set_by_hand():
+  config = base.get_config()
+  config.env.protocol = 'common84'
+  env = schema.from_config_dict(config).env
+  assert (env.height, env.width) == (84, 84)
+  assert env.grayscale
+  assert env.max_pool
+  config.env.height = 100
+  env = schema.from_config_dict(config).env
+  assert (env.height, env.width) == (100, 84)
+  assert env.frame_shape == (100, 84, 1)
+
+
+def test_every_protocol_sets_the_same_fields():
+  fields = [set(values) for values in schema.PROTOCOLS.values()]
+  assert all(names == fields[0] for names in fields)
+
+
+def test_the_configuration_cannot_be_changed():
+  config = schema.Config()
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    config.env.game = 'breakout'
+
+
+def test_derived_numbers_of_frames():
+  config = schema.Config()
+  # Appendix C of the paper: T = 20, 4 frames a step, 6 online + 12 replay.
+  assert config.frames_per_unroll == 80
+  assert config.frames_per_update == 480
+  assert config.replay.batch_size == 18
+  assert config.total_updates == 416_667
+  assert config.meta.num_bootstrap_batches == 0
+
+
+def test_only_bmg_draws_batches_for_a_bootstrap():
+  for mode, expected in (('bmg', 3), ('mg', 0), ('none', 0)):
+    meta = schema.Meta(mode=mode, bootstrap_length=4)
+    assert meta.num_bootstrap_batches == expected
+
+
+def test_an_unknown_field_is_named_with_its_nearest():
+  message = _error(actors={'num_actor': 4})
+  assert 'actors.num_actor = 4' in message
+  assert 'not a known field' in message
+  assert "'num_actors'" in message
+
+
+def test_an_unknown_game_is_named_with_its_nearest():
+  message = _error(env={'game': 'breakot'})
+  assert "env.game = 'breakot'" in message
+  assert "'breakout'" in message
+
+
+def test_an_unknown_protocol_lists_the_known_ones():
+  message = _error(env={'protocol': 'papr'})
+  assert "env.protocol = 'papr'" in message
+  assert 'paper, common84, small42' in message
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    ({'seed': '1'}, 'seed'),
+    ({'seed': True}, 'seed'),
+    ({'num_frames': 2e8}, 'num_frames'),
+    ({'env': {'grayscale': 1}}, 'env.grayscale'),
+    ({'agent': {'head_hidden': 256}}, 'agent.head_hidden'),
+    ({'agent': {'head_hidden': [2.5]}}, 'agent.head_hidden'),
+    ({'optimizer': 'adam'}, 'optimizer'),
+    ({'optimizer': {'learning_rate': float('nan')}}, 'optimizer.learning_rate'),
+  ],
+)
+def test_a_wrong_type_is_named(values, expected):
+  assert f'config.{expected} = ' in _error(**values)
+
+
+def test_a_whole_number_will_do_for_a_float():
+  config = schema.from_config_dict({'optimizer': {'learning_rate': 1}})
+  assert type(config.optimizer.learning_rate) is float
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    ({'seed': -1}, 'seed'),
+    ({'num_frames': 479}, 'num_frames'),
+    ({'env': {'height': 0}}, 'env.height'),
+    ({'env': {'sticky_action_probability': 1.0}}, 'env.sticky_action'),
+    ({'env': {'max_episode_frames': 3}}, 'env.max_episode_frames'),
+    ({'env': {'reward_clip': -1.0}}, 'env.reward_clip'),
+    ({'actors': {'num_actors': 0}}, 'actors.num_actors'),
+    ({'actors': {'insert_timeout_s': 0.0}}, 'actors.insert_timeout_s'),
+    ({'evaluator': {'num_envs': 9}}, 'evaluator.num_envs'),
+    ({'replay': {'online_batch': 0}}, 'replay.online_batch'),
+    ({'replay': {'online_capacity': 5}}, 'replay.online_capacity'),
+    ({'replay': {'min_replay_size': 10_001}}, 'replay.min_replay_size'),
+    ({'agent': {'torso': 'resnet'}}, 'agent.torso'),
+    ({'agent': {'head_hidden': [0]}}, 'agent.head_hidden'),
+    ({'loss': {'returns': 'retrace'}}, 'loss.returns'),
+    ({'loss': {'rho_bar': 0.5}}, 'loss.rho_bar'),
+    ({'optimizer': {'decay': 1.0}}, 'optimizer.decay'),
+    ({'meta': {'mode': 'maml'}}, 'meta.mode'),
+    ({'meta': {'inner_updates': 0}}, 'meta.inner_updates'),
+    ({'meta': {'inner_updates': 5}}, 'replay.online_capacity'),
+    (
+      {
+        'meta': {
+          'policy_matching_weight': 0.0,
+          'value_matching_weight': 0.0,
+        }
+      },
+      'meta.policy_matching_weight',
+    ),
+    ({'learner': {'log_period_s': 0.0}}, 'learner.log_period_s'),
+    ({'learner': {'keep_checkpoints': 0}}, 'learner.keep_checkpoints'),
+    ({'launch': {'max_restarts': -1}}, 'launch.max_restarts'),
+  ],
+)
+def test_a_value_that_does_not_fit_is_named(values, expected):
+  assert f'config.{expected}' in _error(**values)
