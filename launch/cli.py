@@ -64,7 +64,7 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
   except flags.Error as error:
     raise UsageError(str(error)) from error
   if flag_values['help'].value:
-    print(flag_values.main_module_help() or flag_values.get_help())
+    print(flag_values.get_help())
     raise SystemExit(0)
   if rest[1:]:
     raise UsageError(

@@ -41,6 +41,7 @@ class LocalRun:
     config: schema.Config,
     workdir: str,
     display: Display,
+    lock_fd: int,
     node_command: Sequence[str] = (),
   ) -> None:
     """Starts nothing.
@@ -49,11 +50,13 @@ class LocalRun:
       config: the run's configuration, as saved in the run's folder.
       workdir: the run's folder.
       display: shows what goes on.
+      lock_fd: file descriptor of the folder's `lock`.
       node_command: started in place of `launch.node`, for tests.
     """
     self._config = config
     self._workdir = os.path.abspath(workdir)
     self._display = display
+    self._lock_fd = lock_fd
     self._node_command = node_command
     self._nodes = plan.nodes(config)
     self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
@@ -68,27 +71,23 @@ class LocalRun:
     Returns:
       0 where the run finished or was stopped, 1 where a node failed, 130 where
       the user had it killed.
-
-    Raises:
-      LaunchError: another run uses the same folder.
     """
     handlers = {
       sig: signal.signal(sig, lambda sig, _: self._signals.append(sig))
       for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-      with lock(self._workdir) as lock_file:
-        try:
-          self._start(lock_file.fileno())
-          failure = self._watch()
-        finally:
-          killed = self._stop()
-        return self._conclude(failure, killed)
+      try:
+        self._start()
+        failure = self._watch()
+      finally:
+        killed = self._stop()
+      return self._conclude(failure, killed)
     finally:
       for sig, handler in handlers.items():
         signal.signal(sig, handler)
 
-  def _start(self, lock_fd: int) -> None:
+  def _start(self) -> None:
     addresses.write_local_book(self._config, self._workdir)
     run_files.finished(self._workdir).unlink(missing_ok=True)
     for node in self._nodes:
@@ -98,11 +97,9 @@ class LocalRun:
         path, {'name': str(node), 'state': 'waiting', 'starts': starts}
       )
     for node in self._nodes:
-      self._supervisors[node] = self._start_supervisor(node, lock_fd)
+      self._supervisors[node] = self._start_supervisor(node)
 
-  def _start_supervisor(
-    self, node: plan.NodeId, lock_fd: int
-  ) -> subprocess.Popen[bytes]:
+  def _start_supervisor(self, node: plan.NodeId) -> subprocess.Popen[bytes]:
     root = str(pathlib.Path(__file__).resolve().parent.parent)
     inherited = os.environ.get('PYTHONPATH')
     return subprocess.Popen(
@@ -127,7 +124,7 @@ class LocalRun:
       start_new_session=True,
       # The folder stays locked until the last supervisor has gone, even if
       # this process is killed.
-      pass_fds=(lock_fd,),
+      pass_fds=(self._lock_fd,),
     )
 
   def _watch(self) -> str | None:
@@ -245,11 +242,16 @@ def lock(workdir: str) -> IO[str]:
   """Locks the run's folder until the file that is returned is closed.
 
   Raises:
-    LaunchError: another run holds it.
+    LaunchError: another run holds it, or the folder cannot be written to.
   """
   path = pathlib.Path(workdir, 'state', 'lock')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  file = path.open('a+', encoding='utf-8')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open('a+', encoding='utf-8')
+  except OSError as error:
+    raise LaunchError(
+      f'--workdir={workdir}: cannot be written to: {error.strerror}'
+    ) from error
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError:

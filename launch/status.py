@@ -104,7 +104,7 @@ class Display:
         last_row(folder / 'learner.jsonl'), self._config.num_frames
       ),
       *evaluation_lines(last_row(folder / 'evaluation.jsonl')),
-      health_line(states),
+      *health_lines(states),
     ]
 
 
@@ -191,8 +191,13 @@ def evaluation_lines(row: Row | None) -> list[str]:
   ]
 
 
-def health_line(states: Mapping[plan.NodeId, Row]) -> str:
-  """How many nodes are up, and which of them are not or were restarted."""
+def health_lines(states: Mapping[plan.NodeId, Row]) -> list[str]:
+  """How many nodes are up, and which of them are not or were restarted.
+
+  [] where no node has a supervisor, as with threads.
+  """
+  if not any(states.values()):
+    return []
   nodes_by_state: dict[str, list[str]] = {}
   restarts = []
   for node, known in states.items():
@@ -205,7 +210,7 @@ def health_line(states: Mapping[plan.NodeId, Row]) -> str:
   parts = [f'nodes {up}/{len(states)} up']
   for state, names in nodes_by_state.items():
     parts.append(f'{state}: {_few(names)}')
-  return '  '.join(parts + restarts[:_MAX_NAMED])
+  return ['  '.join(parts + restarts[:_MAX_NAMED])]
 
 
 def _few(names: list[str]) -> str:

@@ -26,30 +26,26 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   Returns:
     0 where the run finished or was stopped, 1 where a node failed or did not
     stop in time. (Its thread lives on: leave the process.)
-
-  Raises:
-    LaunchError: another run uses the same folder.
   """
   # Launchpad's manager reads its flags; ours are none of its business.
   flags.FLAGS(['launch.threads', '--lp_termination_notice_secs=-1'])
-  with local.lock(workdir):
-    addresses.write_local_book(config, workdir)
-    run_files.finished(workdir).unlink(missing_ok=True)
-    program = program_lib.make_program(config, workdir)
-    addresses.bind(program, workdir)
-    manager = worker_manager.WorkerManager(kill_main_thread=False)
-    stop = manager.stop_event()
-    handlers = _stop_on_signals(stop)
-    try:
-      for label, group in program.groups.items():
-        for node in group:
-          manager.thread_worker(label, node.function)
-      failure = _watch(manager, display)
-      stop.set()
-      late = _await_threads(config.launch.grace_s, display)
-    finally:
-      for sig, handler in handlers.items():
-        signal.signal(sig, handler)
+  addresses.write_local_book(config, workdir)
+  run_files.finished(workdir).unlink(missing_ok=True)
+  program = program_lib.make_program(config, workdir)
+  addresses.bind(program, workdir)
+  manager = worker_manager.WorkerManager(kill_main_thread=False)
+  stop = manager.stop_event()
+  handlers = _stop_on_signals(stop)
+  try:
+    for label, group in program.groups.items():
+      for node in group:
+        manager.thread_worker(label, node.function)
+    failure = _watch(manager, display)
+    stop.set()
+    late = _await_threads(config.launch.grace_s, display)
+  finally:
+    for sig, handler in handlers.items():
+      signal.signal(sig, handler)
   if failure is not None:
     display.say(f'error: {type(failure).__name__}: {failure}')
   elif late:

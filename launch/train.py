@@ -44,18 +44,17 @@ def main(argv: Sequence[str]) -> int:
   config = cli.parse_with_config(flag_values, argv)
   workdir = flag_values['workdir'].value or run_folder.default_workdir(config)
   try:
-    # Held only for the check: the launcher takes the lock for the whole run.
-    with local.lock(workdir):
+    with local.lock(workdir) as lock:
       changes = run_folder.prepare(config, workdir, argv)
-    display = status.Display(config, workdir)
-    for change in changes:
-      display.say(f'Changed since the last start: {change}')
-    if flag_values['launcher'].value == 'threads':
-      from launch import threads
+      with status.Display(config, workdir) as display:
+        for change in changes:
+          display.say(f'Changed since the last start: {change}')
+        if flag_values['launcher'].value == 'threads':
+          # Imports Launchpad, which the launcher of processes can do without.
+          from launch import threads
 
-      return threads.run(config, workdir, display)
-    with display:
-      return local.LocalRun(config, workdir, display).run()
+          return threads.run(config, workdir, display)
+        return local.LocalRun(config, workdir, display, lock.fileno()).run()
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error
 
