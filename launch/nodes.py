@@ -14,12 +14,13 @@ import launchpad as lp
 from absl import logging
 from courier.python import client as courier_client
 
-from agents import types
 from configs import schema
 from launch import plan, run_files
 
 if TYPE_CHECKING:
   import reverb
+
+  from agents import types
 
 _HEARTBEAT_PERIOD_S = 1.0
 _MAX_TIMEOUTS = 3
@@ -65,7 +66,7 @@ class LearnerClient:
 
   def get_parameters(
     self, unless_version: int
-  ) -> tuple[int, int, types.Params] | None:
+  ) -> 'tuple[int, int, types.Params] | None':
     """Asks for the parameters, unless their version is the one given.
 
     Returns:
@@ -117,7 +118,7 @@ class LearnerNode:
 
   def get_parameters(
     self, unless_version: int
-  ) -> tuple[int, int, types.Params] | None:
+  ) -> 'tuple[int, int, types.Params] | None':
     """Served to actors and evaluator, see `actors.parameters`."""
     return self._learner.get_parameters(unless_version)
 

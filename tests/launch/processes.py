@@ -12,12 +12,12 @@ from configs import base, schema
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def small_config(**launch) -> schema.Config:
-  """A run of one actor whose processes are given up on quickly."""
+def small_config(num_actors=1, **launch) -> schema.Config:
+  """A run of few actors whose processes are given up on quickly."""
   config = base.get_config()
   config.env.protocol = 'small42'
   config.agent.torso = 'small'
-  config.actors.num_actors = 1
+  config.actors.num_actors = num_actors
   config.launch.update(
     {
       'grace_s': 5.0,

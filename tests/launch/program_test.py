@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+from launch import addresses, plan, program
+from tests.launch import processes
+
+
+def _shape(lp_program):
+  return {
+    label: [
+      sorted(address.name for address in node.addresses) for node in group
+    ]
+    for label, group in lp_program.groups.items()
+  }
+
+
+def test_equal_configurations_give_equal_programs(tmp_path):
+  config = processes.small_config()
+  first = _shape(program.make_program(config, str(tmp_path)))
+  second = _shape(program.make_program(config, str(tmp_path)))
+  assert first == second
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_says_what_the_program_has(tmp_path):
+  config = processes.small_config(num_actors=3)
+  shape = _shape(program.make_program(config, str(tmp_path)))
+  assert {
+    label: [
+      [plan.GROUPS[label].address] if plan.GROUPS[label].address else []
+      for node in plan.nodes(config)
+      if node.group == label
+    ]
+    for label in plan.GROUPS
+  } == shape
+  assert len(shape['actor']) == 3
+
+
+def test_every_server_has_an_address_once_bound(tmp_path):
+  config = processes.small_config()
+  addresses.write_local_book(config, str(tmp_path))
+  lp_program = program.make_program(config, str(tmp_path))
+  addresses.bind(lp_program, str(tmp_path))
+  resolved = [
+    address.resolve()
+    for node in lp_program.get_all_nodes()
+    for address in node.addresses
+  ]
+  assert len(set(resolved)) == 2
+
+
+def test_the_launcher_imports_neither_jax_nor_tensorflow():
+  code = """
+import sys
+from launch import program, train, evaluate
+heavy = {'jax', 'tensorflow', 'reverb', 'haiku'} & set(sys.modules)
+assert not heavy, heavy
+"""
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=processes.ROOT)

@@ -1,0 +1,39 @@
+import pytest
+
+from configs import schema
+from launch import plan, resources
+from tests.launch import processes
+
+
+def _environment(group, inherited=None, **actors):
+  config = schema.to_dict(processes.small_config())
+  config['actors'].update(actors)
+  return resources.environment(group, config, inherited or {})
+
+
+@pytest.mark.parametrize('group', [plan.REPLAY, plan.ACTOR, plan.EVALUATOR])
+def test_accelerators_are_left_to_the_learner(group):
+  inherited = {'JAX_PLATFORMS': 'cuda', 'CUDA_VISIBLE_DEVICES': '0,1'}
+  environment = _environment(group, inherited)
+  assert environment['JAX_PLATFORMS'] == 'cpu'
+  assert environment['CUDA_VISIBLE_DEVICES'] == ''
+  learner = _environment(plan.LEARNER, inherited)
+  assert learner['CUDA_VISIBLE_DEVICES'] == '0,1'
+  assert learner['JAX_PLATFORMS'] == 'cuda'
+
+
+def test_the_learner_computes_on_the_cores_that_actors_leave(monkeypatch):
+  monkeypatch.setattr(resources.os, 'cpu_count', lambda: 8)
+  learner = _environment(plan.LEARNER, num_actors=2, env_threads=2)
+  assert learner['OMP_NUM_THREADS'] == '4'
+  assert 'XLA_FLAGS' not in learner
+  crowded = _environment(plan.LEARNER, num_actors=48)
+  assert crowded['OMP_NUM_THREADS'] == '1'
+  assert 'multi_thread_eigen=false' in crowded['XLA_FLAGS']
+
+
+def test_settings_of_the_user_win():
+  mine = {'XLA_FLAGS': '--mine', 'JAX_COMPILATION_CACHE_DIR': '/mine'}
+  environment = _environment(plan.ACTOR, mine)
+  assert environment['JAX_COMPILATION_CACHE_DIR'] == '/mine'
+  assert environment['XLA_FLAGS'].endswith(' --mine')
