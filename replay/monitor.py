@@ -8,6 +8,7 @@ from absl import logging
 
 _PERIOD_S = 1.0
 _DEADLINE_S = 3
+_JOIN_S = 0.3
 _REPORT_PERIOD_S = 10.0
 
 
@@ -25,9 +26,10 @@ class ServerMonitor:
     self._closed = threading.Event()
     self._last_answer = time.monotonic()
     self._num_answers = 0
-    threading.Thread(
+    self._thread = threading.Thread(
       target=self._watch, name='replay-monitor', daemon=True
-    ).start()
+    )
+    self._thread.start()
 
   @property
   def sizes(self) -> dict[str, int]:
@@ -45,8 +47,9 @@ class ServerMonitor:
     return time.monotonic() - self._last_answer
 
   def close(self) -> None:
-    """Ends the watch; does not wait for it."""
+    """Ends the watch; gives up waiting for it after a moment."""
     self._closed.set()
+    self._thread.join(_JOIN_S)
 
   def _watch(self) -> None:
     reported = 0.0

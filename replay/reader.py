@@ -77,7 +77,7 @@ class ReplayReader:
     Raises:
       ReplayTimeout: nothing came for `replay.read_timeout_s`. The unrolls that
         came before are kept for the next call.
-      ValueError: an unroll does not have the run's shapes and dtypes.
+      FatalError: an unroll does not have the run's shapes and dtypes.
     """
     return self._read(tables.ONLINE, num_unrolls, stop, heartbeat)
 
@@ -150,7 +150,12 @@ class ReplayReader:
     return result
 
   def close(self) -> None:
-    """Ends the threads; does not wait for those stuck in a dead server."""
+    """Ends the threads, as far as they do so within a second.
+
+    A thread that waits for a dead server, or at an empty table, stays behind.
+    Should its call return while the interpreter shuts down, the process aborts:
+    leave such a process by `os._exit`.
+    """
     for reader in self._readers.values():
       reader.close()
     self._monitor.close()

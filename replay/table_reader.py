@@ -8,10 +8,12 @@ import reverb
 from absl import logging
 
 from agents import types
+from configs import errors
 from replay import tables
 
 _RETRY_S = 1.0
 _PUT_SLICE_S = 0.2
+_JOIN_S = 0.3
 # Nothing came for so long, though this many answers of the server in a row said
 # that there is something: our connection leads nowhere.
 _STUCK_S = 10.0
@@ -39,7 +41,9 @@ class TableReader:
     self._address = address
     self._table = table
     self._spec = spec
-    self._queue: queue.Queue[types.Unroll | ValueError] = queue.Queue(length)
+    self._queue: queue.Queue[types.Unroll | errors.FatalError] = queue.Queue(
+      length
+    )
     self._available_answers: list[int] = []
     # Whether unrolls are thrown away as they come.
     self.dropping = False
@@ -50,10 +54,10 @@ class TableReader:
 
     Raises:
       queue.Empty: there is none within `timeout` seconds.
-      ValueError: the table holds something other than unrolls of this run.
+      FatalError: the table holds something other than unrolls of this run.
     """
     item = self._queue.get(timeout=timeout)
-    if isinstance(item, ValueError):
+    if isinstance(item, errors.FatalError):
       raise item
     return item
 
@@ -82,20 +86,22 @@ class TableReader:
       self._start()
 
   def close(self) -> None:
-    """Ends the thread, at the latest when the server gives the next unroll."""
+    """Ends the thread; gives up waiting for it after a moment."""
     self._closed.set()
+    self._thread.join(_JOIN_S)
 
   def _start(self) -> None:
     self._available_answers = []
     self._last_item = time.monotonic()
     # One event per thread: a thread that was left behind stays closed.
     self._closed = threading.Event()
-    threading.Thread(
+    self._thread = threading.Thread(
       target=self._read,
       args=(self._closed,),
       name=f'replay-{self._table}',
       daemon=True,
-    ).start()
+    )
+    self._thread.start()
 
   def _read(self, closed: threading.Event) -> None:
     while not closed.is_set():
@@ -117,10 +123,10 @@ class TableReader:
         closed.wait(_RETRY_S)
 
   def _put(self, unroll: types.Unroll, closed: threading.Event) -> None:
-    item: types.Unroll | ValueError = unroll
+    item: types.Unroll | errors.FatalError = unroll
     try:
       tables.check_unroll(unroll, self._spec)
-    except ValueError as error:
+    except errors.FatalError as error:
       item = error
     while not self.dropping and not closed.is_set():
       try:

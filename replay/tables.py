@@ -4,7 +4,7 @@ import reverb
 import tensorflow as tf
 
 from agents import types
-from configs import schema
+from configs import errors, schema
 
 ONLINE = 'online'
 REPLAY = 'replay'
@@ -31,14 +31,14 @@ def unroll_spec(config: schema.Config, num_actions: int) -> types.Unroll:
 
 
 def check_unroll(unroll: types.Unroll, spec: types.Unroll) -> None:
-  """Raises `ValueError` if shapes or dtypes of one unroll differ from `spec`.
+  """Raises `FatalError` if shapes or dtypes of one unroll differ from `spec`.
 
   Reverb does not check them: a writer with another configuration would be
   found out only when a batch cannot be stacked.
   """
   for name, field, expected in zip(spec._fields, unroll, spec, strict=True):
     if field.shape != expected.shape or field.dtype != expected.dtype:
-      raise ValueError(
+      raise errors.FatalError(
         f'unroll.{name} is {field.dtype}{list(field.shape)}, but this run has '
         f'{expected.dtype}{list(expected.shape)}: was it made under another '
         'configuration?'

@@ -15,11 +15,11 @@ from replay import tables
 _SLICE_S = 0.5
 _REPORT_PERIOD_S = 30.0
 # Deadline of the question whether the server is alive.
-_PROBE_S = 2
+_PROBE_S = 1
 # This many probes in a row that find room in the queue, while nothing of ours
 # gets in, mean that our connection leads nowhere.
 _MAX_IDLE_PROBES = 3
-_MAX_ERRORS = 5
+_MAX_REFUSALS = 5
 
 
 class ReplayWriter:
@@ -47,6 +47,8 @@ class ReplayWriter:
     self._tables = tables.table_names(config)
     self._writer: reverb.TrajectoryWriter | None = None
     self._spec: types.Unroll | None = None
+    # In a row.
+    self._num_refusals = 0
 
   def write(
     self,
@@ -58,8 +60,8 @@ class ReplayWriter:
 
     Args:
       unrolls: single ones, shaped as `tables.unroll_spec`.
-      stop: when set, the write is given up within a second; unconfirmed unrolls
-        may or may not arrive.
+      stop: when set, the write is given up within two seconds; what was not
+        confirmed may or may not arrive.
       heartbeat: called at every turn of the wait.
 
     Returns:
@@ -67,31 +69,20 @@ class ReplayWriter:
       work of compressing is not counted.
 
     Raises:
-      ValueError: an unroll does not have the run's shapes and dtypes.
+      FatalError: an unroll does not have the run's shapes and dtypes.
       RuntimeError: the server refuses the unrolls time and again.
     """
     for unroll in unrolls:
       self._check(unroll)
-    waited, errors = 0.0, 0
+    waited = 0.0
     while not stop.is_set():
-      try:
-        self._append(unrolls)
-        start = time.monotonic()
-        confirmed = self._flush(stop, heartbeat)
-        waited += time.monotonic() - start
-        if confirmed:
-          break
-      except RuntimeError as error:
-        errors += 1
-        if errors == _MAX_ERRORS:
-          raise
-        logging.warning(
-          'Reverb server %s refused unrolls (%s); trying again.',
-          self._address,
-          error,
-        )
-        stop.wait(_SLICE_S)
-      # Unconfirmed items live in the writer: begin with an empty one.
+      self._append(unrolls)
+      start = time.monotonic()
+      confirmed = self._flush(stop, heartbeat)
+      waited += time.monotonic() - start
+      if confirmed:
+        break
+      # What is not confirmed lives in the writer: begin with an empty one.
       self.close()
     return waited
 
@@ -127,9 +118,21 @@ class ReplayWriter:
       heartbeat()
       try:
         self._writer.flush(timeout_ms=int(_SLICE_S * 1000))
+        self._num_refusals = 0
         return True
       except reverb.DeadlineExceededError:
         now = time.monotonic()
+      except RuntimeError as error:
+        self._num_refusals += 1
+        if self._num_refusals == _MAX_REFUSALS:
+          raise
+        logging.warning(
+          'Reverb server %s refused unrolls (%s); trying again.',
+          self._address,
+          error,
+        )
+        stop.wait(_SLICE_S)
+        return False
       if now - last_probe >= self._config.actors.insert_timeout_s:
         room = self._room()
         idle_probes = idle_probes + 1 if room else 0

@@ -1,0 +1,263 @@
+import collections
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from configs import errors
+from replay import reader, table_reader, writer
+from tests.replay.conftest import NUM_ACTIONS, Calls, table_sizes, wait_until
+
+
+def _write(address, config, unrolls, stop):
+  replay_writer = writer.ReplayWriter(address, config)
+  replay_writer.write(unrolls, stop, Calls())
+  return replay_writer
+
+
+@pytest.fixture
+def open_reader():
+  readers = []
+
+  def start(address, config):
+    readers.append(reader.ReplayReader(address, config, NUM_ACTIONS))
+    return readers[-1]
+
+  yield start
+  for one in readers:
+    one.close()
+
+
+def test_batches_are_stacked_unrolls(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  config = make_config()
+  address = serve(config)
+  unrolls = make_unrolls(config, 0, 4)
+  _write(address, config, unrolls, stop)
+  replay_reader = open_reader(address, config)
+  heartbeat = Calls()
+  for start in (0, 2):
+    batch = replay_reader.online(2, stop, heartbeat)
+    for field, first, second in zip(
+      batch, unrolls[start], unrolls[start + 1], strict=True
+    ):
+      np.testing.assert_array_equal(field, np.stack([first, second]))
+      assert field.dtype == first.dtype
+  assert heartbeat.count >= 4
+  drawn = replay_reader.replay(50, stop, heartbeat)
+  assert drawn.frames.shape == (50, 9, 8, 6, 1)
+  for version, frames in zip(drawn.params_version, drawn.frames, strict=True):
+    np.testing.assert_array_equal(frames, unrolls[version].frames)
+
+
+def test_every_online_unroll_comes_once(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  config = make_config()
+  address = serve(config)
+  replay_reader = open_reader(address, config)
+  thread = threading.Thread(
+    target=_write, args=(address, config, make_unrolls(config, 0, 40), stop)
+  )
+  thread.start()
+  versions = [
+    version
+    for _ in range(20)
+    for version in replay_reader.online(2, stop, Calls()).params_version
+  ]
+  thread.join()
+  assert versions == list(range(40))
+
+
+def test_little_is_read_ahead(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  """What waits in the reader grows old; the queue should hold it instead."""
+  config = make_config(online_batch=2, online_capacity=20)
+  address = serve(config)
+  open_reader(address, config)
+  _write(address, config, make_unrolls(config, 0, 20), stop)
+  time.sleep(1.0)
+  # A batch in its queue, one in its hand, one or two on their way.
+  assert table_sizes(address)['online'] >= 20 - 2 - 1 - 2
+
+
+def test_a_timeout_says_what_is_missing_and_keeps_what_came(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  config = make_config(min_replay_size=5)
+  address = serve(config)
+  replay_reader = open_reader(address, config)
+  replay_writer = _write(address, config, make_unrolls(config, 0, 1), stop)
+  wait_until(lambda: replay_reader.sizes()['replay'] == 1, 'it is seen')
+  with pytest.raises(
+    reader.ReplayTimeout, match=r"'replay' gave 0 of 4 .*'replay' holds 1.* 5;"
+  ):
+    replay_reader.replay(4, stop, Calls())
+  with pytest.raises(reader.ReplayTimeout, match="'online' gave 1 of 2"):
+    replay_reader.online(2, stop, Calls())
+  replay_writer.write(make_unrolls(config, 1, 2), stop, Calls())
+  batch = replay_reader.online(2, stop, Calls())
+  assert list(batch.params_version) == [0, 1]
+
+
+def test_replay_fills_though_the_queue_is_smaller(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  """A queue of 6 would stop a writer long before replay holds its 20."""
+  config = make_config(min_replay_size=20, read_timeout_s=20.0)
+  address = serve(config)
+  replay_reader = open_reader(address, config)
+  written = []
+
+  def act():
+    replay_writer = writer.ReplayWriter(address, config)
+    for start in range(0, 200, 2):
+      replay_writer.write(make_unrolls(config, start, start + 2), stop, Calls())
+      written.append(start)
+
+  threading.Thread(target=act, daemon=True).start()
+  assert replay_reader.replay(4, stop, Calls()) is not None
+  # The queue holds the writer back again.
+  time.sleep(1.0)
+  assert len(written) < 100
+  first = replay_reader.online(2, stop, Calls()).params_version
+  second = replay_reader.online(2, stop, Calls()).params_version
+  assert list(second) == [first[-1] + 1, first[-1] + 2]
+
+
+def test_stop_ends_a_read(make_config, serve, stop, open_reader):
+  config = make_config(read_timeout_s=60.0)
+  replay_reader = open_reader(serve(config), config)
+  threading.Timer(0.5, stop.set).start()
+  start = time.monotonic()
+  assert replay_reader.online(2, stop, Calls()) is None
+  assert time.monotonic() - start < 5
+
+
+def test_sizes_are_minus_one_until_a_server_answers(
+  make_config, stop, open_reader
+):
+  config = make_config()
+  replay_reader = open_reader('localhost:1', config)
+  assert replay_reader.sizes() == {'online': -1, 'replay': -1}
+  with pytest.raises(reader.ReplayTimeout, match='has not answered'):
+    replay_reader.online(2, stop, Calls())
+
+
+def test_unrolls_of_another_configuration_are_refused(
+  make_config, make_unrolls, serve, stop, open_reader
+):
+  config = make_config()
+  address = serve(config)
+  _write(address, config, make_unrolls(config, 0, 2), stop)
+  replay_reader = reader.ReplayReader(address, config, NUM_ACTIONS + 1)
+  with pytest.raises(errors.FatalError, match='behaviour_logits'):
+    replay_reader.online(2, stop, Calls())
+  replay_reader.close()
+
+
+def test_a_checkpoint_has_a_deadline(make_config, open_reader):
+  with socket.create_server(('127.0.0.1', 0)) as silent:
+    address = f'127.0.0.1:{silent.getsockname()[1]}'
+    replay_reader = open_reader(address, make_config())
+    with pytest.raises(TimeoutError, match='did not save its tables in 1 s'):
+      replay_reader.checkpoint(timeout=1.0)
+
+
+@pytest.mark.system
+def test_the_reader_outlives_the_server(
+  make_config, make_unrolls, serve_process, stop, open_reader
+):
+  config = make_config()
+  server = serve_process(config)
+  replay_writer = _write(
+    server.address, config, make_unrolls(config, 0, 4), stop
+  )
+  replay_reader = open_reader(server.address, config)
+  assert replay_reader.online(4, stop, Calls()) is not None
+  sizes = {'online': 0, 'replay': 4}
+  wait_until(lambda: replay_reader.sizes() == sizes, 'they are seen')
+  server.kill()
+  for _ in range(6):
+    with pytest.raises(reader.ReplayTimeout) as caught:
+      replay_reader.online(2, stop, Calls())
+  assert 'has not answered for' in str(caught.value)
+  assert replay_reader.sizes() == sizes
+  server.start()
+  replay_writer.write(make_unrolls(config, 10, 14), stop, Calls())
+  deadline = time.monotonic() + 30
+  batch = None
+  while batch is None and time.monotonic() < deadline:
+    try:
+      batch = replay_reader.online(2, stop, Calls())
+    except reader.ReplayTimeout:
+      continue
+  assert list(batch.params_version) == [10, 11]
+  # The four that were read ahead of the kill may still come.
+  drawn = replay_reader.replay(30, stop, Calls()).params_version
+  assert set(drawn[-10:]) <= {10, 11, 12, 13}
+
+
+@pytest.mark.system
+def test_the_reader_leaves_a_connection_that_leads_nowhere(
+  make_config,
+  make_unrolls,
+  serve_process,
+  stop,
+  open_reader,
+  black_hole,
+  monkeypatch,
+):
+  monkeypatch.setattr(table_reader, '_STUCK_S', 1.0)
+  config = make_config(read_timeout_s=60.0)
+  server = serve_process(config)
+  hole = black_hole(server.port)
+  replay_writer = _write(
+    server.address, config, make_unrolls(config, 0, 2), stop
+  )
+  replay_reader = open_reader(hole.address, config)
+  assert replay_reader.online(2, stop, Calls()) is not None
+  hole.swallow()
+  # Stands for a name that now leads to another machine.
+  replay_reader._monitor._address = server.address
+  replay_reader._readers['online']._address = server.address
+  # The server still has a request of the lost connection, and answers it.
+  replay_writer.write(make_unrolls(config, 2, 6), stop, Calls())
+  versions = replay_reader.online(2, stop, Calls()).params_version
+  assert versions[1] == versions[0] + 1
+  assert versions[0] in (2, 3, 4)
+
+
+@pytest.mark.system
+def test_a_checkpoint_brings_the_tables_back(
+  make_config, make_unrolls, serve_process, stop, open_reader
+):
+  config = make_config(checkpoint=True)
+  server = serve_process(config)
+  replay_reader = open_reader(server.address, config)
+  replay_writer = _write(
+    server.address, config, make_unrolls(config, 0, 6), stop
+  )
+  assert list(replay_reader.online(6, stop, Calls()).params_version) == list(
+    range(6)
+  )
+  replay_reader.close()
+  # The closed reader takes at most one of these from the queue.
+  replay_writer.write(make_unrolls(config, 6, 12), stop, Calls())
+  sizes = server.sizes()
+  path = replay_reader.checkpoint(timeout=30.0)
+  assert path.startswith(server.workdir)
+  server.kill()
+  server.start()
+  assert server.sizes() == sizes
+  second = open_reader(server.address, config)
+  online = second.online(sizes['online'], stop, Calls()).params_version
+  assert list(online) == list(range(12 - sizes['online'], 12))
+  counts = collections.Counter(
+    second.replay(400, stop, Calls()).params_version.tolist()
+  )
+  assert sorted(counts) == list(range(12))
