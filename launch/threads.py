@@ -4,6 +4,7 @@ The same program, addresses and nodes as with `launch.local`, but nothing is
 restarted: the first error ends the run.
 """
 
+import os
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from absl import flags
 from launchpad.launch import worker_manager
 
 from configs import schema
-from launch import addresses, local, plan, run_files
+from launch import addresses, local, plan, resources, run_files
 from launch import program as program_lib
 
 _POLL_S = 0.2
@@ -27,6 +28,10 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
     0 where the run finished or was stopped, 1 where a node failed or did not
     stop in time. (Its thread lives on: leave the process.)
   """
+  # Before anything imports JAX, which reads its settings only then.
+  os.environ.update(
+    resources.environment(plan.LEARNER, schema.to_dict(config), os.environ)
+  )
   # Launchpad's manager reads its flags; ours are none of its business.
   flags.FLAGS(['launch.threads', '--lp_termination_notice_secs=-1'])
   addresses.write_local_book(config, workdir)
