@@ -27,9 +27,6 @@ class UnrollWriter(Protocol):
   ) -> float:
     """Inserts unrolls, waiting for room; returns the seconds waited."""
 
-  def close(self) -> None:
-    """Lets go of the connection."""
-
 
 class UnrollCollector:
   """Plays E games step by step, and cuts them into unrolls of T steps."""
@@ -123,7 +120,7 @@ def run_actor(
     actor_index: which actor this is; with `config.seed` and `incarnation` it
       seeds the games and the policy.
     incarnation: how often this actor has been restarted.
-    writer: takes the unrolls. A slow one holds the actor back.
+    writer: takes the unrolls. A slow one holds the actor back. Stays open.
     source: gives the parameters. A slow or dead one does not.
     stop: ends the loop.
     heartbeat: called at every turn and inside every wait.
@@ -141,7 +138,6 @@ def run_actor(
   insert_wait = 0.0
   with (
     contextlib.closing(environment),
-    contextlib.closing(writer),
     parameters_lib.ParameterFetcher(source) as fetcher,
   ):
     fetcher.wait_first(stop, heartbeat)

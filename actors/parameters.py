@@ -80,11 +80,6 @@ class ParameterFetcher:
     self._wanted.set()
     self._thread.join(timeout=1.0)
 
-  @property
-  def num_failures(self) -> int:
-    """Calls of the source that failed so far."""
-    return self._num_failures
-
   def request(self) -> None:
     """Has newer parameters fetched, without waiting for them."""
     self._wanted.set()
