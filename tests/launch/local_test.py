@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -83,6 +84,9 @@ def launch(tmp_path):
   yield start
   for each in launched:
     each.process.kill()
+    for state in each.states().values():
+      with contextlib.suppress(ProcessLookupError, KeyError):
+        os.kill(state['supervisor_pid'], signal.SIGKILL)
     each.process.communicate()
 
 
