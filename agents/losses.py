@@ -54,6 +54,7 @@ def kl_divergence(p_logits: jax.Array, q_logits: jax.Array) -> jax.Array:
 
 def actor_critic_loss(
   output: types.NetworkOutput,
+  frozen_output: types.NetworkOutput,
   transitions: Transitions,
   hypers: types.Hypers,
   config: schema.Loss,
@@ -65,11 +66,14 @@ def actor_critic_loss(
     policy_weight * -rho_t log pi(a_t|s_t) (q_t - V_t)
     + entropy_weight * sum_a pi log pi + value_weight * 1/2 (v_t - V_t)^2.
 
-  It is differentiable in the network's outputs, through log pi and V alone, and
-  in every hyper-parameter, through the targets too.
+  The agent's update is the gradient in `output` alone. Targets, advantages and
+  importance weights are made of `frozen_output`, which has the same value: they
+  are constants of that gradient, but a meta-gradient may still pass through
+  them, to the hyper-parameters and to earlier updates. Hence no stop-gradient.
 
   Args:
     output: logits [B, T + 1, A] and values [B, T + 1].
+    frozen_output: the same, as a separate argument.
     transitions: the data.
     hypers: scalars.
     config: which returns, advantage, reduction.
@@ -79,23 +83,23 @@ def actor_critic_loss(
   """
   chex.assert_rank([output.logits, output.values], [3, 2])
   chex.assert_equal_shape([transitions.rewards, output.values[:, 1:]])
+  chex.assert_trees_all_equal_shapes(output, frozen_output)
   logits, values = output.logits[:, :-1], output.values[:, :-1]
   log_probs = log_prob(logits, transitions.actions)
 
-  # Targets are constants for the network, but not for the hyper-parameters:
-  # hence stop values and ratios here, and nothing after.
-  fixed_values = jax.lax.stop_gradient(output.values)
   if config.returns == 'vtrace':
+    frozen_log_probs = log_prob(
+      frozen_output.logits[:, :-1], transitions.actions
+    )
     behaviour = log_prob(transitions.behaviour_logits, transitions.actions)
-    ratios = jnp.exp(jax.lax.stop_gradient(log_probs) - behaviour)
+    ratios = jnp.exp(frozen_log_probs - behaviour)
   else:
     ratios = jnp.ones_like(log_probs)
-
   batched_vtrace = jax.vmap(
     vtrace.leaky_vtrace, in_axes=(0, 0, 0, 0, None, None, None, None)
   )
   returns = batched_vtrace(
-    fixed_values,
+    frozen_output.values,
     transitions.rewards,
     transitions.discounts * hypers.discount,
     ratios,
@@ -105,7 +109,7 @@ def actor_critic_loss(
     config.c_bar,
   )
   estimate = returns.q_estimates if config.advantage == 'q' else returns.targets
-  advantages = estimate - fixed_values[:, :-1]
+  advantages = estimate - frozen_output.values[:, :-1]
   reduce = jnp.mean if config.reduction == 'mean' else jnp.sum
   policy = reduce(-returns.rhos * log_probs * advantages)
   value = reduce(0.5 * jnp.square(returns.targets - values))

@@ -42,7 +42,7 @@ def leaky_vtrace(
   targets are TD(lambda)'s returns.
 
   No gradient is stopped here, on purpose: a meta-gradient must reach discounts,
-  `trace_lambda` and `leak`. The caller stops values and ratios.
+  `trace_lambda` and `leak`.
 
   Args:
     values: float [T + 1], V_0 ... V_T.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 PyTree = Any
@@ -37,8 +38,11 @@ class MetaData(NamedTuple):
   bootstrap: Sequence[PyTree]
 
 
-# (params, meta_params, batch) -> (scalar loss, auxiliary outputs).
-Loss = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, PyTree]]
+# (params, frozen_params, meta_params, batch) -> (scalar, auxiliary outputs).
+# The update differentiates in `params` alone. `frozen_params` are the same
+# parameters, for what that gradient must treat as constant, such as value
+# targets that bootstrap; meta-gradients do pass through them.
+Loss = Callable[[PyTree, PyTree, PyTree, PyTree], tuple[jax.Array, PyTree]]
 # (state, meta_params, batch) -> (next state, auxiliary outputs).
 UpdateRule = Callable[[AgentState, PyTree, PyTree], tuple[AgentState, PyTree]]
 # (x^(K), meta_params, data) -> target parameters.
@@ -67,7 +71,7 @@ class MetaStepOutput(NamedTuple):
 def mixed_mode_gradient(
   loss: Loss,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-  """Returns `grad(loss)` in its first argument, cheap to differentiate again.
+  """Returns the gradient of `loss` in `params`, cheap to differentiate again.
 
   Reverse-mode differentiation of a gradient g(x, w) differentiates a backward
   pass backwards. The vector-Jacobian product that it wants is also the
@@ -78,10 +82,11 @@ def mixed_mode_gradient(
 
   That is forward over reverse: less memory, and, where only w is asked for, no
   second-order backward pass through the network (cf. MixFlow-MG, arXiv
-  2505.00793).
+  2505.00793). The gradient is the one of a stop-gradient on `frozen_params`,
+  but its own derivative is exact.
 
   Args:
-    loss: twice differentiable in its first two arguments.
+    loss: twice differentiable in all but the batch.
 
   Returns:
     A function (params, meta_params, batch) -> (gradient in params, aux). It can
@@ -91,7 +96,9 @@ def mixed_mode_gradient(
   def gradient(
     params: PyTree, meta_params: PyTree, batch: PyTree
   ) -> tuple[PyTree, PyTree]:
-    grads, aux = jax.grad(loss, has_aux=True)(params, meta_params, batch)
+    grads, aux = jax.grad(loss, has_aux=True)(
+      params, params, meta_params, batch
+    )
     return grads, jax.lax.stop_gradient(aux)
 
   def forward(
@@ -105,14 +112,15 @@ def mixed_mode_gradient(
     params, meta_params, batch = residuals
     direction, _ = cotangents
 
-    def both_gradients(params: PyTree) -> tuple[PyTree, PyTree]:
-      return jax.grad(loss, argnums=(0, 1), has_aux=True)(
-        params, meta_params, batch
+    def all_gradients(moved: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+      return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
+        moved, params, meta_params, batch
       )[0]
 
-    _, products = jax.jvp(both_gradients, (params,), (direction,))
+    _, products = jax.jvp(all_gradients, (params,), (direction,))
+    in_params = jax.tree.map(jnp.add, products[0], products[1])
     # None: data has no gradient.
-    return *products, None
+    return in_params, products[2], None
 
   differentiable = jax.custom_vjp(gradient)
   differentiable.defvjp(forward, backward)
@@ -122,7 +130,7 @@ def mixed_mode_gradient(
 def gradient_update(
   loss: Loss, optimizer: optax.GradientTransformation
 ) -> UpdateRule:
-  """Returns the update rule x + optimizer(grad_x loss(x, w, batch)).
+  """Returns the update rule x + optimizer(grad_x loss(x, x, w, batch)).
 
   Args:
     loss: the (meta-parameterised) objective.
@@ -193,7 +201,9 @@ def direct_loss(loss: Loss) -> OuterLoss:
     state: AgentState, meta_params: PyTree, data: MetaData
   ) -> tuple[jax.Array, PyTree]:
     del meta_params  # The true objective does not depend on them.
-    return loss(state.params, None, data.inner[-1])
+    # Judged by its gradient as an update rule, so targets are constant here.
+    frozen_params = jax.lax.stop_gradient(state.params)
+    return loss(state.params, frozen_params, None, data.inner[-1])
 
   return outer_loss
 

@@ -116,27 +116,38 @@ def make_objectives(
     return jax.tree.map(lambda x: x.reshape(*batch_shape, *x.shape[1:]), output)
 
   def loss(
-    params: types.Params, hypers: types.Hypers, data: LearnerData
+    params: types.Params,
+    frozen_params: types.Params,
+    hypers: types.Hypers,
+    data: LearnerData,
   ) -> tuple[jax.Array, losses.LossTerms]:
     terms = losses.actor_critic_loss(
-      outputs(params, data), data.transitions, hypers, config.loss
+      outputs(params, data),
+      outputs(frozen_params, data),
+      data.transitions,
+      hypers,
+      config.loss,
     )
     return terms.total, terms
 
   def inner_loss(
     params: types.Params,
+    frozen_params: types.Params,
     meta_params: meta_parameters.MetaParams,
     data: LearnerData,
   ) -> tuple[jax.Array, losses.LossTerms]:
     hypers = meta_parameters.to_hypers(meta_params, config.meta.parameters)
-    return loss(params, hypers, data)
+    return loss(params, frozen_params, hypers, data)
 
   def plain_loss(
-    params: types.Params, meta_params: None, data: LearnerData
+    params: types.Params,
+    frozen_params: types.Params,
+    meta_params: None,
+    data: LearnerData,
   ) -> tuple[jax.Array, losses.LossTerms]:
     del meta_params
     hypers = meta_parameters.fixed_hypers(config.meta.parameters)
-    return loss(params, hypers, data)
+    return loss(params, frozen_params, hypers, data)
 
   def match(
     target: types.Params, params: types.Params, data: LearnerData
