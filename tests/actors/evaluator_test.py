@@ -192,6 +192,16 @@ def test_evaluates_first_periodically_and_last(tmp_path):
   assert float(row['human_normalized_score']) == pytest.approx(expected)
 
 
+@pytest.fixture
+def _instant_games(monkeypatch):
+  """For tests of when, not of what, is evaluated."""
+  game = evaluator.Game(0, 0, np.zeros(1, np.int32), 1.0)
+  scores = np.ones(2, np.float32)
+  results = evaluator.EpisodeResults(scores, scores, game)
+  monkeypatch.setattr(evaluator, 'play_episodes', lambda *_: results)
+
+
+@pytest.mark.usefixtures('_instant_games')
 def test_a_restarted_evaluator_goes_on_without_gap_or_repeat(tmp_path):
   evaluate(tmp_path, [0, 1000, 1100])
   rows = evaluate(tmp_path, [1500, 1999, 2000, 10_500], incarnation=1)
@@ -200,6 +210,7 @@ def test_a_restarted_evaluator_goes_on_without_gap_or_repeat(tmp_path):
   assert frames_of(evaluate(tmp_path, [10_500])) == [0, 1000, 2000, 10_500]
 
 
+@pytest.mark.usefixtures('_instant_games')
 def test_rows_of_a_future_that_the_learner_lost_are_dropped(tmp_path):
   rows = evaluate(tmp_path, [0, 1000, 2000, 3000, 1500, 2100, 10_000])
   assert frames_of(rows) == [0, 1000, 2100, 10_000]
