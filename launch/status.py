@@ -48,7 +48,8 @@ class Display:
     """
     self._config = config
     self._workdir = workdir
-    self._console = console or Console(highlight=False, soft_wrap=True)
+    # A file gets whole lines; a terminal would cut them off at its edge.
+    self._console = console or Console(soft_wrap=not sys.stdout.isatty())
     self._clock = clock
     self._live: Live | None = None
     self._last_update = -math.inf

@@ -34,9 +34,9 @@ _ROW = {
 }
 
 
-def _display(workdir, **kwargs):
+def _display(workdir, width=400, **kwargs):
   output = io.StringIO()
-  console = Console(file=output, width=400, **kwargs)
+  console = Console(file=output, width=width, **kwargs)
   times = iter(range(0, 1000, 10))
   display = status.Display(
     processes.small_config(), str(workdir), console, lambda: next(times)
@@ -151,6 +151,14 @@ def test_a_terminal_is_redrawn(tmp_path):
   assert '2.5M frames' in text
   assert '3M frames' in text
   assert 'Stopped.' in text
+
+
+def test_a_narrow_terminal_shows_every_value(tmp_path):
+  display, output = _display(tmp_path, width=40, force_terminal=True)
+  _write(tmp_path / 'learner.jsonl', _ROW)
+  with display:
+    display.update()
+  assert 'KL 0.0001' in output.getvalue()
 
 
 def test_a_closed_terminal_does_not_end_the_run(tmp_path):
