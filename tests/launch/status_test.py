@@ -158,7 +158,7 @@ def test_a_narrow_terminal_shows_every_value(tmp_path):
   _write(tmp_path / 'learner.jsonl', _ROW)
   with display:
     display.update()
-  assert 'KL 0.0001' in output.getvalue()
+  assert 'KL 0.0001' in ' '.join(output.getvalue().split())
 
 
 def test_a_closed_terminal_does_not_end_the_run(tmp_path):
