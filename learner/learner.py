@@ -86,8 +86,8 @@ class Learner:
       heartbeat: called all along; from more than one thread.
 
     Raises:
-      FatalError: a loss or gradient is not finite, or the last checkpoint could
-        not be saved. The last good one is intact.
+      FatalError: a loss or gradient is not finite, or the last checkpoint (or
+        replay) could not be saved. The last good one is intact.
     """
     if not self._progress.finished:
       self._finished_file.unlink(missing_ok=True)
@@ -100,8 +100,7 @@ class Learner:
       while not stop.wait(_POLL_S):
         heartbeat()
       if self._config.replay.checkpoint:
-        timeout_s = self._config.launch.grace_s
-        logging.info('Saved replay: %s', self._reader.checkpoint(timeout_s))
+        self._save_replay()
     finally:
       self._records.close()
       self._store.close()
@@ -178,8 +177,7 @@ class Learner:
         self._progress.num_updates,
         self._progress.num_frames,
         self._state.params,
-      ),
-      self._metrics.get('finite', True),
+      )
     )
 
   def _record(self) -> None:
@@ -223,6 +221,15 @@ class Learner:
         f'{error}. The last good checkpoint is that of update '
         f'{self._store.latest}.'
       ) from error
+
+  def _save_replay(self) -> None:
+    try:
+      path = self._reader.checkpoint(self._config.launch.grace_s)
+    except (TimeoutError, RuntimeError) as error:
+      raise errors.FatalError(
+        f'the learner is saved, but replay is not: {error}'
+      ) from error
+    logging.info('Saved replay to %s.', path)
 
   def _mark_finished(self) -> None:
     logging.info('Finished at %s frames.', self._progress.num_frames)

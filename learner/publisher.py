@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agents import types
 
@@ -28,21 +29,14 @@ class ParameterPublisher:
     # The training step reuses the memory of its input, so what is published
     # must be a copy.
     self._copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
-    self._newest: tuple[Published, jax.Array | bool] | None = None
+    self._newest: Published | None = None
     self._on_host: Published | None = None
+    self._host_is_finite = True
     self._host_lock = threading.Lock()
 
-  def publish(
-    self, published: Published, finite: jax.Array | bool = True
-  ) -> None:
-    """Makes parameters available.
-
-    Args:
-      published: with parameters on the device.
-      finite: whether to; may still be in the making, like the parameters.
-    """
-    params = self._copy(published.params)
-    self._newest = (published._replace(params=params), finite)
+  def publish(self, published: Published) -> None:
+    """Makes parameters available, given on the device."""
+    self._newest = published._replace(params=self._copy(published.params))
 
   def get(self, unless_version: int) -> Published | None:
     """Returns the newest parameters as NumPy; safe in any thread.
@@ -52,14 +46,17 @@ class ParameterPublisher:
         learner that went back to a checkpoint publishes lower versions.
 
     Returns:
-      None if the caller has them already, or if they are not finite.
+      None if the caller has them already, or if they are not finite: the
+      learner is about to find out.
     """
     with self._host_lock:
-      if self._newest is None:
-        return None
-      newest, finite = self._newest
-      if newest.version == unless_version or not bool(finite):
+      newest = self._newest
+      if newest is None or newest.version == unless_version:
         return None
       if self._on_host is None or self._on_host.version != newest.version:
-        self._on_host = newest._replace(params=jax.device_get(newest.params))
-      return self._on_host
+        params = jax.device_get(newest.params)
+        self._on_host = newest._replace(params=params)
+        self._host_is_finite = all(
+          np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)
+        )
+      return self._on_host if self._host_is_finite else None

@@ -164,10 +164,15 @@ class _PoisonedReader(fakes.FakeReader):
     return unroll
 
 
-@pytest.mark.parametrize('mode', ['none', 'bmg'])
-def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path, mode):
+@pytest.mark.parametrize(
+  ('mode', 'log_period_s'), [('none', 1e3), ('bmg', 1e-6)]
+)
+def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(
+  tmp_path, mode, log_period_s
+):
   config = fakes.tiny_config(
-    meta={'mode': mode}, learner={'checkpoint_period_s': 1e-6}
+    meta={'mode': mode},
+    learner={'checkpoint_period_s': 1e-6, 'log_period_s': log_period_s},
   )
   learner = _make(config, tmp_path, _PoisonedReader(config, bad=6))
   with pytest.raises(errors.FatalError) as error:
@@ -183,7 +188,16 @@ def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path, mode):
   state, _ = _saved(config, tmp_path)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
   assert learner.get_parameters(-1) is None
-  assert [row['num_updates'] for row in _rows(tmp_path)] == ['1', '2', '3']
+  updates = [row['num_updates'] for row in _rows(tmp_path)]
+  assert updates == (['1', '2', '3'] if log_period_s < 1 else [])
+
+
+def test_nan_is_found_without_a_checkpoint_or_a_record_coming_up(tmp_path):
+  config = fakes.tiny_config(learner={'log_period_s': 1e3})
+  learner = _make(config, tmp_path, _PoisonedReader(config, bad=2))
+  message = r'not finite at update 2 \(64 frames\).* no checkpoint yet'
+  with pytest.raises(errors.FatalError, match=message):
+    learner.run(threading.Event(), lambda: None)
 
 
 def test_a_reader_that_times_out_is_waited_for(tmp_path):
@@ -244,6 +258,18 @@ def test_replay_is_saved_at_a_stop_if_so_configured(tmp_path):
   assert reader.checkpointed_after == config.launch.grace_s
 
 
+def test_a_replay_that_cannot_be_saved_is_reported(tmp_path):
+  config = fakes.tiny_config(replay={'checkpoint': True})
+
+  class Stuck(fakes.FakeReader):
+    def checkpoint(self, timeout):
+      raise TimeoutError('no answer')
+
+  with pytest.raises(errors.FatalError, match='replay is not: no answer'):
+    fakes.run(_make(config, tmp_path, Stuck(config)), until=1)
+  assert _steps(tmp_path) == [1]
+
+
 def test_training_survives_a_full_disk_but_not_at_the_last_save(small_disk):
   config = fakes.tiny_config(
     learner={'checkpoint_period_s': 1e-6}, num_frames=32 * 1000
@@ -288,3 +314,24 @@ def test_imports_no_launcher_replay_server_or_tensorflow():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert result.stdout.strip() == '[]'
+
+
+def test_an_update_that_overflows_is_not_saved(tmp_path):
+  config = fakes.tiny_config(
+    loss={'reduction': 'sum'},
+    optimizer={
+      'name': 'sgd',
+      'learning_rate': 3e38,
+      'schedule': 'constant',
+      'max_grad_norm': 1e6,
+    },
+    learner={'checkpoint_period_s': 1e-6},
+  )
+  # Loss and gradient of the first update are finite, the parameters it makes
+  # are not.
+  learner = _make(config, tmp_path)
+  message = r'state\.params.* is not finite after update 1; it was not saved'
+  with pytest.raises(errors.FatalError, match=message):
+    learner.run(threading.Event(), lambda: None)
+  assert _steps(tmp_path) == []
+  assert learner.get_parameters(-1) is None

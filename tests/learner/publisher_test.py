@@ -5,8 +5,8 @@ import numpy as np
 from learner import publisher
 
 
-def _publish(source, version, params, finite=True):
-  source.publish(publisher.Published(version, 10 * version, params), finite)
+def _publish(source, version, params):
+  source.publish(publisher.Published(version, 10 * version, params))
 
 
 def test_serves_the_newest_parameters_as_numpy():
@@ -58,7 +58,11 @@ def test_a_step_that_reuses_the_memory_changes_nothing_published():
 
 def test_parameters_that_are_not_finite_are_not_served():
   source = publisher.ParameterPublisher()
-  _publish(source, 1, {'w': jnp.zeros(1)}, finite=jnp.asarray(True))
+  _publish(source, 1, {'w': jnp.zeros(2)})
   assert source.get(0) is not None
-  _publish(source, 2, {'w': jnp.zeros(1)}, finite=jnp.asarray(False))
-  assert source.get(1) is None
+  for bad in (jnp.nan, -jnp.inf):
+    _publish(source, 2, {'w': jnp.array([0.0, bad])})
+    assert source.get(1) is None
+    assert source.get(1) is None
+  _publish(source, 3, {'w': jnp.zeros(2)})
+  assert source.get(1).version == 3
