@@ -112,7 +112,7 @@ def _finite_differences(function, meta_params, step=1e-5):
   def of_vector(vector):
     return function(dict(zip(types.Hypers._fields, vector, strict=True)))
 
-  values = jax.jit(jax.vmap(of_vector))
+  values = jax.vmap(of_vector)
   basis = jnp.eye(len(logits)) * step
   difference = (values(logits + basis) - values(logits - basis)) / (2 * step)
   return dict(zip(types.Hypers._fields, difference, strict=True))
@@ -149,46 +149,51 @@ def test_bootstrapped(inner_updates, optimizer_name):
     config = _with_optimizer(
       _config(mode='bmg', inner_updates=inner_updates), optimizer_name
     )
+    objectives, optimizer, agent, data = _problem(config, num_bootstrap=3)
+    meta_params = meta_parameters.initial(config.meta.parameters)
+    update = _naive_update(objectives.inner_loss, optimizer)
+    plain_update = _naive_update(objectives.plain_loss, optimizer)
+    take_step = jax.jit(update)
+
+    def final_params(meta_params):
+      return _naive_updates(update, agent, meta_params, data.inner).params
+
+    @jax.jit
+    def differences(target):
+      return _finite_differences(
+        lambda w: objectives.matching(target, final_params(w), data.inner[-1])[
+          0
+        ],
+        meta_params,
+      )
+
     for bootstrap_length in (1, 2, 4):
-      _check_bootstrapped(config, bootstrap_length)
+      bootstrap = data.bootstrap[: bootstrap_length - 1]
+      state = _naive_updates(
+        take_step, agent, meta_params, [*data.inner, *bootstrap]
+      )
+      target = jax.jit(plain_update)(state, None, data.inner[-1]).params
+      step = _engine_step(objectives, optimizer, config)
+      output = jax.jit(step)(
+        agent, meta_params, data._replace(bootstrap=bootstrap)
+      )
+      _assert_close(output.meta_gradient, differences(target))
 
 
-def _check_bootstrapped(config, bootstrap_length):
-  objectives, optimizer, agent, data = _problem(config, bootstrap_length - 1)
-  meta_params = meta_parameters.initial(config.meta.parameters)
-
-  update = _naive_update(objectives.inner_loss, optimizer)
-  plain_update = _naive_update(objectives.plain_loss, optimizer)
-
-  def inner(meta_params):
-    return _naive_updates(update, agent, meta_params, data.inner)
-
-  @jax.jit
-  def make_target(meta_params):
-    state = inner(meta_params)
-    state = _naive_updates(update, state, meta_params, data.bootstrap)
-    return plain_update(state, None, data.inner[-1]).params
-
-  target = make_target(meta_params)
-  expected = _finite_differences(
-    lambda w: objectives.matching(target, inner(w).params, data.inner[-1])[0],
-    meta_params,
-  )
-
-  ours = engine.gradient_update(objectives.inner_loss, optimizer)
-  plain = engine.gradient_update(objectives.plain_loss, optimizer)
+def _engine_step(objectives, optimizer, config):
+  update = engine.gradient_update(objectives.inner_loss, optimizer)
+  plain_update = engine.gradient_update(objectives.plain_loss, optimizer)
   meta_optimizer = optimizers.make_meta_optimizer(config.meta)
   step = engine.meta_step(
-    ours,
+    update,
     engine.bootstrapped_loss(
-      engine.grounded_bootstrap(ours, plain), objectives.matching
+      engine.grounded_bootstrap(update, plain_update), objectives.matching
     ),
     meta_optimizer,
   )
-  output = jax.jit(step)(
+  return lambda agent, meta_params, data: step(
     agent, meta_params, meta_optimizer.init(meta_params), data
   )
-  _assert_close(output.meta_gradient, expected)
 
 
 @pytest.mark.parametrize('inner_updates', [1, 2, 3])
@@ -204,7 +209,7 @@ def test_standard(inner_updates):
 
     # The outer objective's own gradient is a semi-gradient, with constant
     # targets; x^(K)(w) is what finite differences must move.
-    params = final_params(meta_params)
+    params = jax.jit(final_params)(meta_params)
     outer_gradient, _ = jax.grad(objectives.plain_loss, has_aux=True)(
       params, params, None, data.inner[-1]
     )
@@ -215,7 +220,7 @@ def test_standard(inner_updates):
       )
       return sum(jax.tree.leaves(products))
 
-    expected = _finite_differences(projected, meta_params)
+    expected = jax.jit(lambda: _finite_differences(projected, meta_params))()
     meta_optimizer = optimizers.make_meta_optimizer(config.meta)
     step = engine.meta_step(
       engine.gradient_update(objectives.inner_loss, optimizer),
