@@ -59,3 +59,39 @@ def test_pixels_are_scaled_to_the_unit_interval():
   with hk.intercept_methods(record_input):
     network.apply(params, None, observations)
   np.testing.assert_allclose(dict(inputs)['conv_0'], 1.0)
+
+
+def test_strided_convolutions_are_ordinary_valid_ones():
+  # 'small' by the textbook: the same weights, put back in pixel order.
+  network = networks.make_network(
+    schema.Agent(torso='small', head_hidden=()), num_actions=2
+  )
+  rng = np.random.default_rng(0)
+  observations = rng.integers(0, 255, (3, 42, 42, 4), dtype=np.uint8)
+  params = network.init(jax.random.key(0), observations)
+  features = observations / np.float32(255)
+  for index in range(3):
+    weights = params[f'conv_{index}']['w']
+    channels = features.shape[-1]
+    # [2, 2, 2 * 2 * C, F] is [block row, block column, row, column, C, F].
+    kernel = weights.reshape(2, 2, 2, 2, channels, -1)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, channels, -1)
+    features = jax.nn.relu(
+      jax.lax.conv_general_dilated(
+        features,
+        kernel,
+        window_strides=(2, 2),
+        padding='VALID',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      )
+      + params[f'conv_{index}']['b']
+    )
+  flat = features.reshape(3, -1)
+  hidden = jax.nn.relu(flat @ params['torso']['w'] + params['torso']['b'])
+  head = params['policy/~/linear_0']
+  np.testing.assert_allclose(
+    network.apply(params, None, observations).logits,
+    hidden @ head['w'] + head['b'],
+    rtol=1e-4,
+    atol=1e-5,
+  )
