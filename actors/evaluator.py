@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -63,7 +64,7 @@ def play_episodes(
 
   Args:
     config: of the run; `config.env` is the protocol.
-    params: the agent's.
+    params: the agent's, on the host or on the device.
     num_episodes: N.
     num_envs: how many games to play at a time; more than N are not started.
     seed: of games and policy, not negative.
@@ -84,6 +85,7 @@ def play_episodes(
   policy = policy_lib.Policy(
     config, environment.num_actions, seeds[num_envs], greedy
   )
+  params = jax.device_put(params)
   scores: list[list[tuple[float, float]]] = [[] for _ in range(num_envs)]
   first_actions = []
   with contextlib.closing(environment):

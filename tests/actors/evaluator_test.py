@@ -21,6 +21,7 @@ class _UnevenGames:
 
   def __init__(self, config, num_envs, num_threads, seeds):
     del num_threads, seeds
+    assert num_envs <= 2
     self._shape = (num_envs, *config.frame_shape)
     self._periods = np.where(np.arange(num_envs) == 0, 1, 10)
     self._t = 0
@@ -69,8 +70,8 @@ def test_short_games_are_not_favoured(monkeypatch):
   assert results.returns.tolist() == [1, 1, 1, 10, 10]
   assert results.lengths.tolist() == [4, 4, 4, 40, 40]
   # No more environments than games.
-  results = play(fakes.make_config(), 1, num_envs=2, params=params)
-  assert results.returns.tolist() == [1]
+  results = play(fakes.make_config(), 2, num_envs=3, params=params)
+  assert results.returns.tolist() == [1, 10]
 
 
 def test_returns_are_those_of_the_games():
