@@ -2,8 +2,11 @@
 
 Exit status 0 and nothing printed: it can. Exit status 0 and a path printed: it
 can once that libpython is loaded by its path. Exit status 1: the line printed
-says what it lacks. Runs under any Python, so that a wrong one can say so.
+says what it lacks. Older and newer Pythons run it as well,
+so that they can say so.
 """
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -13,7 +16,7 @@ import sysconfig
 _LIBRARY = 'libpython3.10.so.1.0'
 
 
-def loaded_path():
+def loaded_path() -> str | None:
   """Returns the path of the libpython in this process, or None."""
   with open('/proc/self/maps') as maps:
     for line in maps:
@@ -22,7 +25,7 @@ def loaded_path():
   return None
 
 
-def find_library():
+def find_library() -> str | None:
   """Returns '' where Python itself loads libpython, else its path, or None."""
   if loaded_path():
     return ''
@@ -37,7 +40,7 @@ def find_library():
   return None
 
 
-def main():
+def main() -> None:
   """Prints what the module's docstring says."""
   version = '.'.join(str(part) for part in sys.version_info[:3])
   if sys.version_info[:2] != (3, 10):
