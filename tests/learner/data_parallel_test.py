@@ -1,0 +1,94 @@
+"""One training step on 1, 2 and 4 simulated devices: the same result."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+# The number of simulated devices is fixed when JAX starts, so that a process of
+# its own is needed.
+_PROGRAM = """
+import json
+import sys
+import jax
+import numpy as np
+from agents import types
+from configs import base, schema
+from learner import training
+
+config = base.get_config()
+config.env.protocol = 'small42'
+config.agent.torso = 'small'
+config.agent.head_hidden = ()
+config.meta.mode = sys.argv[1]
+config.meta.bootstrap_length = 2
+config.meta.bootstrap_batch = 4
+config.optimizer.learning_rate = 1e-2
+config.replay.online_batch = 4
+config.replay.replay_batch = 4
+config.actors.unroll_length = 3
+config = schema.from_config_dict(config)
+rng = np.random.default_rng(0)
+
+def unrolls(*shape):
+  def random(field):
+    values = rng.integers(0, 4, (*shape, *field.shape))
+    return values.astype(field.dtype)
+  spec = types.unroll_spec(3, 4, config.env.frame_shape, 4)
+  return jax.tree.map(random, spec)
+
+batches = [training.TrainBatch(unrolls(1, 8), unrolls(1, 4)) for _ in range(3)]
+results = []
+for num_devices in (1, 2, 4):
+  step = training.TrainStep(config, 4, jax.devices()[:num_devices])
+  state = step.init(0)
+  for batch in batches:
+    placed = step.put(batch)
+    assert len(placed.inner.frames.sharding.device_set) == num_devices
+    state, metrics = step.step(state, placed)
+  flat = np.concatenate(
+    [np.ravel(x) for x in jax.tree.leaves((state.params, state.meta_params))])
+  results.append({
+    'params': flat.tolist(),
+    'metrics': {k: float(v) for k, v in metrics.items()},
+  })
+print(json.dumps(results))
+"""
+
+
+def _run(program, mode):
+  flags = os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=4'
+  return subprocess.run(
+    [sys.executable, '-c', program, mode],
+    env=os.environ | {'XLA_FLAGS': flags},
+    capture_output=True,
+    text=True,
+    timeout=280,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize('mode', ['none', 'bmg'])
+def test_result_does_not_depend_on_the_number_of_devices(mode):
+  result = _run(_PROGRAM, mode)
+  assert result.returncode == 0, result.stderr
+  single, *several = json.loads(result.stdout)
+  for other in several:
+    np.testing.assert_allclose(
+      other['params'], single['params'], rtol=1e-4, atol=1e-5
+    )
+    for name, value in single['metrics'].items():
+      np.testing.assert_allclose(
+        other['metrics'][name], value, rtol=1e-3, atol=1e-6, err_msg=name
+      )
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+  result = _run(
+    _PROGRAM.replace('replay_batch = 4', 'replay_batch = 3'), 'none'
+  )
+  assert result.returncode != 0
+  assert 'must be divisible by the 2 devices' in result.stderr
