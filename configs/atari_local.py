@@ -19,10 +19,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.head_hidden = ()
 
   config.actors.num_actors = 1
-  config.actors.envs_per_actor = 32
+  config.actors.envs_per_actor = 16
   config.replay.online_batch = 6
   config.replay.replay_batch = 2
-  config.replay.online_capacity = 32
+  config.replay.online_capacity = 12
   config.replay.replay_capacity = 2_000
 
   config.optimizer.name = 'adam'
