@@ -142,16 +142,19 @@ def _read_recipe(path: str) -> ml_collections.ConfigDict:
       message += f'. Did you mean {nearest[0]!r}?'
     raise UsageError(message)
   try:
-    return runpy.run_path(path)['get_config']()
-  except KeyError as error:
-    raise UsageError(
-      f'--config={path}: is not a recipe, it has no {error}'
-    ) from error
+    get_config = runpy.run_path(path).get('get_config')
+    recipe = get_config and get_config()
   # A recipe is Python code of the user's: anything may go wrong in it.
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise UsageError(
       f'--config={path}: cannot be read: {type(error).__name__}: {error}'
     ) from error
+  if not isinstance(recipe, ml_collections.ConfigDict):
+    raise UsageError(
+      f'--config={path}: is not a recipe, it has no get_config() that returns '
+      'a ConfigDict'
+    )
+  return recipe
 
 
 def _check_override_names(

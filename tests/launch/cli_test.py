@@ -85,6 +85,9 @@ def test_bad_arguments_are_named(case, tmp_path):
     ('def get_config(:', 'SyntaxError'),
     ('x = 1', 'not a recipe'),
     ("def get_config():\n  raise RuntimeError('oh')", 'RuntimeError: oh'),
+    ("def get_config():\n  return {}['k']", "KeyError: 'k'"),
+    ('raise SystemExit(4)', 'SystemExit: 4'),
+    ('def get_config():\n  return 3', 'returns a ConfigDict'),
   ],
 )
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path, content, mentioned):
