@@ -9,19 +9,23 @@ from configs import schema
 
 # Inside the run's folder.
 CHECKPOINT_FOLDER = 'replay'
+# Stays empty.
+_UNUSED_FOLDER = os.path.join('state', 'unused_replay')
 
 
 def make_checkpointer(
   config: schema.Config, workdir: str
-) -> reverb.checkpointers.CheckpointerBase | None:
-  """Returns what saves and restores the tables, or None if not asked for.
+) -> reverb.checkpointers.CheckpointerBase:
+  """Returns what saves and restores the tables.
 
-  A server with a checkpointer loads the newest checkpoint when it starts. Only
-  the newest is kept on disk.
+  A server loads the newest checkpoint of its folder when it starts, and keeps
+  only that. Without `replay.checkpoint` it gets a folder where there never is
+  one: a server of no folder would leave a new one in /tmp at each start.
   """
-  if not config.replay.checkpoint:
-    return None
-  path = os.path.join(workdir, CHECKPOINT_FOLDER)
+  path = os.path.join(
+    workdir,
+    CHECKPOINT_FOLDER if config.replay.checkpoint else _UNUSED_FOLDER,
+  )
   # Reverb fails on a path that does not exist.
   os.makedirs(path, exist_ok=True)
   return reverb.checkpointers.DefaultCheckpointer(path)

@@ -7,9 +7,9 @@ import reverb
 from replay import server, tables
 
 
-def test_a_checkpointer_is_made_only_when_asked_for(make_config, tmp_path):
-  assert server.make_checkpointer(make_config(), str(tmp_path)) is None
-  assert os.listdir(tmp_path) == []
+def test_checkpoints_are_looked_for_only_when_asked_for(make_config, tmp_path):
+  checkpointer = server.make_checkpointer(make_config(), str(tmp_path))
+  assert checkpointer.path == str(tmp_path / 'state' / 'unused_replay')
   checkpointer = server.make_checkpointer(
     make_config(checkpoint=True), str(tmp_path)
   )
