@@ -141,7 +141,12 @@ class Learner:
       # The devices are still busy with the last step: that is no waiting.
       jax.block_until_ready(self._metrics)
     start = time.monotonic()
-    item = feed.get(stop)
+    try:
+      item = feed.get(stop)
+    except Exception:
+      # The fault lies with the data; what was learned before is sound.
+      self._save_or_warn()
+      raise
     return item, time.monotonic() - start
 
   def _update(self, batch: training.DeviceBatch) -> None:
@@ -194,6 +199,8 @@ class Learner:
     self._recorded = self._progress.num_frames
 
   def _save(self) -> None:
+    if self._progress.num_updates == 0:
+      return
     self._check_finite()
     # Copies: the next step reuses the memory of what is on the device.
     state = jax.tree.map(np.array, jax.device_get(self._state))
@@ -212,8 +219,6 @@ class Learner:
       logging.error('%s. Training goes on; trying again later.', error)
 
   def _save_last(self) -> None:
-    if self._progress.num_updates == 0:
-      return
     try:
       self._save()
     except checkpoints.SaveError as error:

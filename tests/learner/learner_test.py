@@ -219,17 +219,29 @@ def test_a_reader_that_times_out_is_waited_for(tmp_path):
   assert reader.closed
 
 
-def test_an_error_of_the_reader_ends_the_run(tmp_path):
+@pytest.mark.parametrize('updates_before', [0, 3])
+def test_an_error_of_the_reader_ends_the_run(tmp_path, updates_before):
   config = fakes.tiny_config()
 
   class Broken(fakes.FakeReader):
+    reads = 0
+
     def replay(self, num_unrolls, stop, heartbeat):
+      self.reads += 1
+      if self.reads <= updates_before:
+        return super().replay(num_unrolls, stop, heartbeat)
+      # Until the good batches are learned from.
+      while learner.get_parameters(-1)[0] < updates_before:
+        heartbeat()
       raise ValueError('wrong shape')
 
   reader = Broken(config)
+  learner = _make(config, tmp_path, reader)
   with pytest.raises(ValueError, match='wrong shape'):
-    fakes.run(_make(config, tmp_path, reader), until=6)
+    fakes.run(learner, until=6)
   assert reader.closed
+  # What was learned before it is saved.
+  assert _steps(tmp_path) == ([updates_before] if updates_before else [])
   assert not [t for t in threading.enumerate() if t.name == 'prefetch']
 
 
