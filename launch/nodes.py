@@ -110,7 +110,6 @@ class LearnerNode:
 
     num_actions = environment.num_actions(config.env)
     self._workdir = workdir
-    self._num_frames = config.num_frames
     replay_reader = reader.ReplayReader(
       replay_address.resolve(), config, num_actions
     )
@@ -128,15 +127,8 @@ class LearnerNode:
     The evaluator needs the last parameters after the last update, so the
     launcher hears of the end by a file and stops the run in its own time.
     """
-    stop = lp.stop_event()
     heartbeat = make_heartbeat(self._workdir, plan.NodeId(plan.LEARNER, 0))
-    self._learner.run(stop, heartbeat)
-    if not stop.is_set():
-      run_files.write_json(
-        run_files.finished(self._workdir), {'num_frames': self._num_frames}
-      )
-    while not stop.wait(_HEARTBEAT_PERIOD_S):
-      heartbeat()
+    self._learner.run(lp.stop_event(), heartbeat)
 
 
 def run_actor(
@@ -191,7 +183,7 @@ def make_tables(config: schema.Config) -> 'Sequence[reverb.Table]':
 
 def make_checkpointer(
   config: schema.Config, workdir: str
-) -> 'reverb.checkpointers.CheckpointerBase | None':
+) -> 'reverb.checkpointers.CheckpointerBase':
   """Makes what restores the tables when the server starts."""
   from replay import server
 
