@@ -47,8 +47,8 @@ format: $(READY)  ## formats all files, mends what can be mended
 doctor: $(READY)  ## checks this machine and the environment, names the cures
 	@$(PYTHON_BIN) -m launch.doctor
 
-benchmark: $(READY)  ## measures the parts and the whole in frames/s
-	@$(PYTHON_BIN) -m benchmarks.throughput $(ARGS)
+benchmark: $(READY)  ## measures the parts and the whole: CONFIG=..., ARGS=...
+	@$(PYTHON_BIN) -m benchmarks.throughput --config=$(CONFIG) $(ARGS)
 
 # libtpu is published for glibc 2.31 and newer only, the rest for older ones.
 COMPILE := $(UV) pip compile setup.py --python-version 3.10 --quiet \

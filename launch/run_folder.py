@@ -121,21 +121,24 @@ def _record_start(workdir: str, argv: Sequence[str]) -> None:
   """Appends one entry to provenance.json."""
   path = pathlib.Path(workdir, 'provenance.json')
   starts = run_files.read_json(path, [])
-  starts.append(
-    {
-      'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-      'command_line': list(argv),
-      'python': platform.python_version(),
-      'executable': sys.executable,
-      'packages': _package_versions(),
-      'git': _git_revision(),
-      'host': platform.node(),
-      'platform': platform.platform(),
-      'processor': platform.machine(),
-      'num_cpus': os.cpu_count(),
-    }
-  )
+  starts.append(provenance(argv))
   run_files.write_json(path, starts)
+
+
+def provenance(argv: Sequence[str]) -> dict[str, Any]:
+  """Says what is started when, from which source and on which machine."""
+  return {
+    'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+    'command_line': list(argv),
+    'python': platform.python_version(),
+    'executable': sys.executable,
+    'packages': _package_versions(),
+    'git': _git_revision(),
+    'host': platform.node(),
+    'platform': platform.platform(),
+    'processor': platform.machine(),
+    'num_cpus': os.cpu_count(),
+  }
 
 
 def _package_versions() -> dict[str, str | None]:

@@ -1,0 +1,186 @@
+"""Runs each part alone, in processes of its own."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from benchmarks import measurement, roles
+from configs import errors, schema
+from launch import addresses, plan, resources, run_files, supervisor
+
+# Imports and compilation come before the measurement.
+_START_S = 240.0
+_POLL_S = 0.1
+_LAST_LINES = 5
+
+
+def measure_alone(
+  role: str, config: schema.Config, seconds: float, repeats: int, folder: str
+) -> measurement.Result:
+  """Measures a part that is one process.
+
+  Args:
+    role: a key of `roles.ROLES`: 'environment', 'actor' or 'learner'.
+    config: of the run.
+    seconds: of one window.
+    repeats: number of windows.
+    folder: for the files of the process; fresh.
+
+  Raises:
+    FatalError: the process failed or took far too long.
+  """
+  group = plan.LEARNER if role == 'learner' else plan.ACTOR
+  task = _task(role, config, seconds, repeats, folder)
+  with start_role(task, group, folder) as process:
+    _await(process, [process], _deadline(seconds, repeats))
+  return _result(task)
+
+
+def measure_replay(
+  config: schema.Config, seconds: float, repeats: int, folder: str
+) -> measurement.Result:
+  """Measures the run's own Reverb server, one actor's writer, the reader.
+
+  Arguments and errors are those of `measure_alone`.
+  """
+  run_files.write_json(run_files.config(folder), schema.to_dict(config))
+  addresses.write_local_book(config, folder)
+  book = run_files.read_json(run_files.addresses(folder))
+  address = book[
+    addresses.key(plan.REPLAY, 0, plan.GROUPS[plan.REPLAY].address or '')
+  ]
+  task = _task('writer', config, seconds, repeats, folder)
+  task = dataclasses.replace(task, address=address)
+  server_command = [
+    *(sys.executable, '-m', 'launch.node'),
+    *(f'--workdir={folder}', f'--group={plan.REPLAY}', '--index=0'),
+  ]
+  with (
+    start('server', server_command, plan.REPLAY, task.config, folder) as server,
+    start_role(task, plan.ACTOR, folder) as writer,
+  ):
+    task = dataclasses.replace(
+      task,
+      role='reader',
+      peers={'server': server.popen.pid, 'writer': writer.popen.pid},
+    )
+    with start_role(task, plan.LEARNER, folder) as reader:
+      _await(reader, [server, writer, reader], _deadline(seconds, repeats))
+  return _result(task)
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """A process that was started, and the file with its output."""
+
+  name: str
+  popen: subprocess.Popen[bytes]
+  log: pathlib.Path
+
+  def check(self) -> None:
+    """Raises `FatalError`, with its last words, if it has ended."""
+    status = self.popen.poll()
+    if status is not None:
+      raise errors.FatalError(
+        f'the process {self.name!r} of the benchmark ended: '
+        f'{supervisor.describe_exit(status)}\n{self.last_words()}'
+      )
+
+  def last_words(self) -> str:
+    """The end of its output."""
+    text = self.log.read_text(encoding='utf-8', errors='replace')
+    return '\n'.join(text.splitlines()[-_LAST_LINES:])
+
+
+@contextlib.contextmanager
+def start(
+  name: str,
+  command: Sequence[str],
+  group: str | None,
+  config: Mapping[str, object],
+  folder: str,
+  stop_signal: signal.Signals = signal.SIGKILL,
+) -> Iterator[Process]:
+  """Starts a process, which ends with this one; kills it at the end.
+
+  Args:
+    name: for messages and for its log.
+    command: what to run.
+    group: the run's group whose environment variables it gets, or None for
+      those of this process.
+    config: the run's configuration, as from `schema.to_dict`.
+    folder: where its log goes.
+    stop_signal: what it gets from the kernel if this process is killed.
+  """
+  log = pathlib.Path(folder, f'{name}.log')
+  environment = dict(os.environ)
+  if group is not None:
+    environment = resources.environment(group, config, os.environ)
+  parent_pid = os.getpid()
+  with log.open('wb') as output:
+    popen = subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=output,
+      stderr=subprocess.STDOUT,
+      env=environment,
+      # A terminal's Ctrl-C is for this process alone.
+      start_new_session=True,
+      preexec_fn=lambda: supervisor.die_with_parent(stop_signal, parent_pid),
+    )
+  try:
+    yield Process(name, popen, log)
+  finally:
+    popen.kill()
+    popen.wait()
+
+
+def start_role(
+  task: roles.Task, group: str, folder: str
+) -> contextlib.AbstractContextManager[Process]:
+  """Starts a process of `benchmarks.roles`; see `start`."""
+  path = pathlib.Path(folder, f'{task.role}.task.json')
+  run_files.write_json(path, dataclasses.asdict(task))
+  command = [sys.executable, '-m', 'benchmarks.roles', str(path)]
+  return start(task.role, command, group, task.config, folder)
+
+
+def _task(
+  role: str, config: schema.Config, seconds: float, repeats: int, folder: str
+) -> roles.Task:
+  return roles.Task(
+    role,
+    schema.to_dict(config),
+    seconds,
+    repeats,
+    output=str(pathlib.Path(folder, 'result.json')),
+  )
+
+
+def _deadline(seconds: float, repeats: int) -> float:
+  return time.monotonic() + _START_S + 3 * seconds * repeats
+
+
+def _await(
+  process: Process, needed: Sequence[Process], deadline: float
+) -> None:
+  """Waits until `process` ends well; the others that it needs must live."""
+  while process.popen.poll() != 0:
+    for each in needed:
+      each.check()
+    if time.monotonic() > deadline:
+      raise errors.FatalError(
+        f'the process {process.name!r} of the benchmark is not done in time; '
+        f'its last words:\n{process.last_words()}'
+      )
+    time.sleep(_POLL_S)
+
+
+def _result(task: roles.Task) -> measurement.Result:
+  return measurement.from_dict(run_files.read_json(pathlib.Path(task.output)))

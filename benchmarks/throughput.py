@@ -1,0 +1,250 @@
+"""Measures the parts of a run and the whole, in emulator frames per second.
+
+Usage: python -m benchmarks.throughput --config=configs/atari_local.py
+         [--config.<group>.<field>=...] [--parts=actor,learner-none]
+       python -m benchmarks.throughput --compare=before.json,after.json
+
+docs/benchmarks.md says what each part is and how to read the figures.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from benchmarks import end_to_end, measurement, parts, report
+from configs import schema
+from launch import cli, run_files, run_folder
+
+_LEARNER_PARTS = {
+  report.learner_part(mode, length): (mode, length)
+  for mode, length in (('none', 1), ('mg', 1), ('bmg', 1), ('bmg', 4))
+}
+_RUN_PARTS = {report.END_TO_END + mode: mode for mode in ('none', 'bmg')}
+PARTS = ('environment', 'actor', 'replay', *_LEARNER_PARTS, *_RUN_PARTS)
+# A machine with more of its cores taken before the start is called busy.
+_BUSY = 0.1
+
+
+def main(argv: Sequence[str]) -> int:
+  """Measures, prints and saves; or compares two reports.
+
+  Args:
+    argv: the command line, with the program's name first.
+
+  Returns:
+    The exit status.
+
+  Raises:
+    UsageError, ConfigError: the command line cannot be obeyed.
+    FatalError: a part cannot be measured.
+  """
+  flag_values = _define_flags()
+  console = Console()
+  if any(argument.lstrip('-').startswith('compare') for argument in argv[1:]):
+    # `make benchmark` names a recipe in any case.
+    cli.parse(flag_values, [a for a in argv if not a.startswith('--config')])
+    first, second = (
+      _load(path) for path in _pair(_value(flag_values, 'compare'))
+    )
+    console.print(report.comparison_table(first, second))
+    return 0
+  config = cli.parse_with_config(flag_values, argv)
+  names = _select(_value(flag_values, 'parts'))
+  # SIGTERM, too, shall leave neither processes nor files behind.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  benchmark = _Benchmark(config, flag_values, argv, console)
+  for name in names:
+    benchmark.measure(name)
+  benchmark.print()
+  return 0
+
+
+class _Benchmark:
+  """Measures part after part; what is done is saved."""
+
+  def __init__(
+    self,
+    config: schema.Config,
+    flag_values: flags.FlagValues,
+    argv: Sequence[str],
+    console: Console,
+  ):
+    self._config = config
+    self._seconds: float = _value(flag_values, 'seconds')
+    self._repeats: int = _value(flag_values, 'repeats')
+    self._run_arguments = _run_arguments(flag_values)
+    self._console = console
+    self._num_cores = len(os.sched_getaffinity(0))
+    self._output = pathlib.Path(_value(flag_values, 'out'))
+    self._results: dict[str, measurement.Result] = {}
+    busy = psutil.cpu_percent(interval=1.0) / 100
+    if busy > _BUSY:
+      console.print(
+        f'Note: other programs keep {busy:.0%} of this machine busy; '
+        'all figures suffer from it.'
+      )
+    self._circumstances = {
+      **run_folder.provenance(argv),
+      'busy_before': busy,
+      'config': schema.to_dict(config),
+    }
+    # Better now than after all the measuring.
+    self._save()
+
+  def measure(self, name: str) -> None:
+    """Measures one of `PARTS`."""
+    self._console.print(f'{name} ...', end=' ')
+    with tempfile.TemporaryDirectory(prefix='bmg-benchmark-') as folder:
+      result = self._measure(name, folder)
+    self._results[name] = result
+    self._save()
+    self._console.print(f'{result.frames_per_second:,.0f} frames/s')
+
+  def print(self) -> None:
+    """Prints all results."""
+    for table in (
+      report.parts_table(self._results),
+      report.limits_table(self._results, self._config, self._num_cores),
+      report.processes_table(self._results),
+    ):
+      if table.row_count:
+        self._console.print()
+        self._console.print(table)
+    self._console.print(f'\nSaved in {self._output}')
+
+  def _measure(self, name: str, folder: str) -> measurement.Result:
+    repetition = (self._seconds, self._repeats, folder)
+    if name in _RUN_PARTS:
+      return end_to_end.measure(
+        [*self._run_arguments, f'--config.meta.mode={_RUN_PARTS[name]}'],
+        self._config,
+        *repetition,
+      )
+    if name in _LEARNER_PARTS:
+      mode, length = _LEARNER_PARTS[name]
+      meta = dataclasses.replace(
+        self._config.meta, mode=mode, bootstrap_length=length
+      )
+      config = dataclasses.replace(self._config, meta=meta)
+      return parts.measure_alone('learner', config, *repetition)
+    if name == 'replay':
+      return parts.measure_replay(self._config, *repetition)
+    return parts.measure_alone(name, self._config, *repetition)
+
+  def _save(self) -> None:
+    bounds = report.limits(self._results, self._config, self._num_cores)
+    values = {
+      **self._circumstances,
+      'parts': {name: part.to_dict() for name, part in self._results.items()},
+      'limits': {mode: bound._asdict() for mode, bound in bounds.items()},
+    }
+    try:
+      run_files.write_json(self._output, values)
+    except OSError as error:
+      raise cli.UsageError(
+        f'--out={self._output}: cannot be written: {error.strerror}'
+      ) from error
+
+
+def _value(flag_values: flags.FlagValues, name: str) -> Any:
+  return flag_values[name].value
+
+
+def _define_flags() -> flags.FlagValues:
+  flag_values = flags.FlagValues()
+  flags.DEFINE_list(
+    'parts',
+    list(PARTS),
+    'What to measure; "learner" stands for all that begin with it.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_float(
+    'seconds',
+    8.0,
+    'Length of one window.',
+    lower_bound=0.1,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_integer(
+    'repeats',
+    3,
+    'Windows per part; the median counts.',
+    lower_bound=1,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
+    'out',
+    'benchmarks/results/latest.json',
+    'Where the results are saved.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_list(
+    'compare',
+    None,
+    'Two files of results: prints how they differ, measures nothing.',
+    flag_values=flag_values,
+  )
+  return flag_values
+
+
+def _select(wanted: Sequence[str]) -> list[str]:
+  """Returns the parts that are meant, in order.
+
+  Raises:
+    UsageError: there is no such part.
+  """
+  chosen = set()
+  for prefix in wanted:
+    meant = {
+      name for name in PARTS if name == prefix or name.startswith(f'{prefix}-')
+    }
+    if not meant:
+      raise cli.UsageError(
+        f'--parts: {prefix!r} is not a part; known: {", ".join(PARTS)}'
+      )
+    chosen |= meant
+  return [name for name in PARTS if name in chosen]
+
+
+def _run_arguments(flag_values: flags.FlagValues) -> list[str]:
+  """The flags of this command line that give the same configuration again."""
+  flag: Any = flag_values['config']
+  overrides = config_flags.get_override_values(flag)
+  return [
+    f'--config={config_flags.get_config_filename(flag)}',
+    *(f'--config.{field}={value}' for field, value in overrides.items()),
+  ]
+
+
+def _pair(paths: Sequence[str]) -> Sequence[str]:
+  if len(paths) != 2:
+    raise cli.UsageError(f'--compare takes two files, not {len(paths)}')
+  return paths
+
+
+def _load(path: str) -> dict[str, measurement.Result]:
+  try:
+    with open(path, encoding='utf-8') as file:
+      values = json.load(file)
+    return {
+      name: measurement.from_dict(part)
+      for name, part in values['parts'].items()
+    }
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise cli.UsageError(
+      f'{path} is not a file of results: {type(error).__name__}: {error}'
+    ) from error
+
+
+if __name__ == '__main__':
+  cli.run_main(main)
