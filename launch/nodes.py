@@ -18,8 +18,6 @@ from configs import schema
 from launch import plan, run_files
 
 if TYPE_CHECKING:
-  import reverb
-
   from agents import types
 
 _HEARTBEAT_PERIOD_S = 1.0
@@ -173,25 +171,23 @@ def run_evaluator(
   )
 
 
-def make_tables(config: schema.Config) -> 'Sequence[reverb.Table]':
-  """Makes the tables, in the process that is about to serve them."""
+def make_tables(config: schema.Config) -> Sequence[Any]:
+  """Makes the Reverb tables, in the process that is about to serve them."""
   from actors import environment
   from replay import tables
 
   return tables.make_tables(config, environment.num_actions(config.env))
 
 
-def make_checkpointer(
-  config: schema.Config, workdir: str
-) -> 'reverb.checkpointers.CheckpointerBase':
-  """Makes what restores the tables when the server starts."""
+def make_checkpointer(config: schema.Config, workdir: str) -> Any:
+  """Makes the Reverb checkpointer, which restores the tables at the start."""
   from replay import server
 
   return server.make_checkpointer(config, workdir)
 
 
 def watch_replay(
-  connect: Callable[[], 'reverb.Client'],
+  connect: Callable[[], Any],
   heartbeat: Callable[[], None],
   stop: threading.Event,
 ) -> None:
