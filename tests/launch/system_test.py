@@ -1,7 +1,9 @@
 """Real runs: Launchpad, Reverb, Atari, in real processes."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from learner import checkpoints
 from tests.launch import processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -32,14 +35,24 @@ _SMALL_RUN = (
   '--config.env.max_episode_frames=800',
 )
 
+# Has room for one checkpoint of `_SMALL_RUN`, but not for all that it keeps.
+_SMALL_DISK = '3m'
+
 
 class Run:
-  """`launch.train` as a process."""
+  """`launch.train` as a process; a context manager, which leaves none behind.
 
-  def __init__(self, workdir, *arguments):
+  Attributes:
+    workdir: the run's folder.
+    process: the launcher.
+    status, output: of the launcher, once it has ended.
+  """
+
+  def __init__(self, workdir, *arguments, wrapper=()):
     self.workdir = workdir
     self.process = subprocess.Popen(
       [
+        *wrapper,
         *(sys.executable, '-m', 'launch.train', *_SMALL_RUN, *arguments),
         f'--workdir={workdir}',
       ],
@@ -50,15 +63,34 @@ class Run:
       start_new_session=True,
     )
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    # The nodes die with their supervisors.
+    self.process.kill()
+    for pid in self.supervisor_pids():
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    self.process.communicate()
+
   def state(self, name):
     return json.loads((self.workdir / f'state/{name}.json').read_text())
 
+  def states(self):
+    paths = (self.workdir / 'state').glob('*-0.json')
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
   def pids(self):
-    states = [
-      json.loads(path.read_text())
-      for path in (self.workdir / 'state').glob('*-0.json')
-    ]
-    return [state[key] for state in states for key in ('pid', 'supervisor_pid')]
+    """Of every process below the launcher."""
+    node_pids = [state.get('pid') for state in self.states().values()]
+    return [pid for pid in node_pids if pid] + self.supervisor_pids()
+
+  def supervisor_pids(self):
+    """Of the supervisors that are alive."""
+    states = self.states().values()
+    pids = [state.get('supervisor_pid') for state in states]
+    return [pid for pid in pids if pid and processes.is_alive(pid)]
 
   def rows(self):
     """Frame counts of the learner's rows."""
@@ -91,12 +123,30 @@ class Run:
     )
 
   def checkpoints(self):
-    folder = self.workdir / 'checkpoints'
-    return {path.name for path in folder.glob('*') if path.name.isdigit()}
+    """Numbers of updates."""
+    names = [path.name for path in (self.workdir / 'checkpoints').glob('*')]
+    return {int(name) for name in names if name.isdigit()}
 
-  def end(self):
-    output, _ = self.process.communicate(timeout=200)
-    return self.process.returncode, output
+  def last_saved(self):
+    return max(self.checkpoints())
+
+  def log(self, name):
+    path = self.workdir / f'logs/{name}.log'
+    return path.read_text() if path.exists() else ''
+
+  def stop(self, sig):
+    """Sends a signal as a terminal does; waits for the end."""
+    pids = self.pids()
+    os.killpg(self.process.pid, sig)
+    self.end()
+    assert not any(map(processes.is_alive, pids))
+
+  def end(self, timeout_s=200):
+    self.output, _ = self.process.communicate(timeout=timeout_s)
+    self.status = self.process.returncode
+
+
+# The fixtures below are the chapters of one run, resumed by the same command.
 
 
 @pytest.fixture(scope='module')
@@ -107,8 +157,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope='module')
 def stopped_run(workdir):
   """A run that lost each of its processes once, and was stopped by Ctrl-C."""
-  run = Run(workdir)
-  try:
+  with Run(workdir) as run:
     num_frames = run.await_frames(above=0)
     for name in ('actor-0', 'replay-0', 'learner-0'):
       if name == 'learner-0':
@@ -116,41 +165,90 @@ def stopped_run(workdir):
       run.kill_and_await(name)
       # A learner goes back to its checkpoint, and then past where it was.
       num_frames = run.await_frames(above=num_frames)
-    run.pids_at_stop = run.pids()
-    os.killpg(run.process.pid, signal.SIGINT)
-    run.status, run.output = run.end()
+    run.states_before = run.states()
+    run.stop(signal.SIGINT)
+    run.last_checkpoint = run.last_saved()
     yield run
-  finally:
-    run.process.kill()
-    run.process.wait()
 
 
 @pytest.fixture(scope='module')
-def finished_run(stopped_run, workdir):
-  """The same run, resumed and gone on with to its end."""
-  frames_before = stopped_run.rows()[-1]
-  run = Run(workdir, f'--config.num_frames={frames_before + 1600}')
-  run.frames_before = frames_before
-  try:
-    run.status, run.output = run.end()
-    yield run
-  finally:
+def orphaned_run(stopped_run, workdir):
+  """Its next session: the launcher is killed."""
+  with Run(workdir) as run:
+    run.num_frames = run.await_frames(above=stopped_run.rows()[-1])
+    pids = run.pids()
     run.process.kill()
-    run.process.wait()
+    processes.wait_for(
+      lambda: not any(map(processes.is_alive, pids)), timeout_s=120
+    )
+    run.end()
+    run.last_checkpoint = run.last_saved()
+    run.states_after = run.states()
+    yield run
+
+
+@pytest.fixture(scope='module')
+def damaged_run(orphaned_run, workdir):
+  """The session after: its newest checkpoint was cut short; SIGTERM."""
+  newest = workdir / 'checkpoints' / str(orphaned_run.last_checkpoint)
+  largest = max(newest.rglob('*'), key=lambda path: path.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  with Run(workdir) as run:
+    run.await_frames(above=orphaned_run.rows()[-1])
+    run.stop(signal.SIGTERM)
+    yield run
+
+
+@pytest.fixture(scope='module')
+def finished_run(damaged_run, workdir):
+  """The last session, which goes on to the end of the run."""
+  frames_before = damaged_run.rows()[-1]
+  with Run(workdir, f'--config.num_frames={frames_before + 1600}') as run:
+    run.frames_before = frames_before
+    run.end()
+    yield run
 
 
 def test_every_killed_node_comes_back(stopped_run):
   for name in ('actor-0', 'replay-0', 'learner-0'):
-    state = stopped_run.state(name)
+    state = stopped_run.states_before[name]
     assert state['restarts'] == 1
     assert state['last_exit'] == 'killed by SIGKILL'
 
 
 def test_ctrl_c_stops_in_order(stopped_run):
   assert stopped_run.status == 0, stopped_run.output
-  assert not any(map(processes.is_alive, stopped_run.pids_at_stop))
-  assert stopped_run.checkpoints()
+  assert 'Stopped.' in stopped_run.output
+  assert stopped_run.last_checkpoint
   assert any((stopped_run.workdir / 'replay').iterdir())
+
+
+def test_nodes_save_and_go_when_the_launcher_is_killed(
+  stopped_run, orphaned_run
+):
+  assert orphaned_run.status == -signal.SIGKILL
+  states = orphaned_run.states_after.values()
+  assert {state['state'] for state in states} == {'stopped'}
+  assert orphaned_run.last_checkpoint > stopped_run.last_checkpoint
+
+
+def test_a_truncated_checkpoint_is_skipped_and_named(
+  stopped_run, orphaned_run, damaged_run
+):
+  damaged = orphaned_run.last_checkpoint
+  log = damaged_run.log('learner-0')
+  assert f'Checkpoint {damaged} cannot be read' in log
+  restored = [
+    int(step) for step in re.findall(r'Restored checkpoint (\d+)', log)
+  ]
+  # It lost but one, and went on from there.
+  assert stopped_run.last_checkpoint <= restored[-1] < damaged
+  assert damaged_run.last_saved() > damaged
+
+
+def test_sigterm_stops_in_order(damaged_run):
+  assert damaged_run.status == 0, damaged_run.output
+  assert 'Stopped.' in damaged_run.output
 
 
 def test_a_resumed_run_finishes(finished_run):
@@ -186,12 +284,69 @@ def test_a_checkpoint_can_be_evaluated(finished_run, tmp_path):
   assert (tmp_path / 'game.gif').stat().st_size > 1000
 
 
-def test_threads_run_the_same_program(tmp_path):
-  run = Run(tmp_path / 'run', '--launcher=threads', '--config.num_frames=1600')
+def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(tmp_path):
+  workdir = tmp_path / 'run'
+  with Run(workdir, wrapper=_small_disk(workdir, tmp_path / 'kept')) as run:
+    # Training goes on when a checkpoint finds no room ...
+    processes.wait_for(
+      lambda: (
+        run.process.poll() is not None
+        or 'Training goes on' in run.log('learner-0')
+      ),
+      timeout_s=120,
+    )
+    run.await_frames(above=run.rows()[-1])
+    # ... but its end says what was lost.
+    run.stop(signal.SIGTERM)
+  assert run.status == 1, run.output
+  error = run.output[run.output.index('error: ') :]
+  assert 'learner-0' in error
+  assert 'No space left on device' in error
+  assert str(workdir / 'checkpoints') in error
+  assert 'Traceback' not in run.output + run.log('learner-0')
+  step = int(
+    re.search(r'last good checkpoint is that of update (\d+)', error)[1]
+  )
+  _, counters = checkpoints.load_params(str(tmp_path / 'kept'))
+  assert counters['num_updates'] == step
+
+
+def _small_disk(workdir, kept):
+  """Starts a command whose checkpoints go to a small file system of its own.
+
+  At its end they are copied to `kept`.
+  """
+  folder = workdir / 'checkpoints'
+  folder.mkdir(parents=True)
+  namespace = ('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c')
+  mount = f'mount -t tmpfs -o size={_SMALL_DISK} tmpfs {folder}'
   try:
-    status, output = run.end()
-  finally:
-    run.process.kill()
-  assert status == 0, output
-  assert 'Finished.' in output
+    tried = subprocess.run((*namespace, mount), capture_output=True, timeout=10)
+  except FileNotFoundError:
+    pytest.skip('there is no unshare command')
+  if tried.returncode != 0:
+    pytest.skip(f'a small disk cannot be mounted here: {tried.stderr.decode()}')
+  # The signal is for the launcher.
+  script = f'{mount}; trap : TERM; "$@"; status=$?; cp -r {folder} {kept}; '
+  return (*namespace, script + 'exit $status', 'sh')
+
+
+def test_a_node_that_keeps_failing_ends_the_run_with_its_name(tmp_path):
+  # Where the Reverb server wants to keep its checkpoints there is a file.
+  (tmp_path / 'replay').touch()
+  with Run(tmp_path, '--config.launch.max_restarts=1') as run:
+    run.end()
+  assert run.status == 1, run.output
+  assert 'replay-0 failed for good (exit status 1, 1 restarts)' in run.output
+  assert f"FileExistsError: [Errno 17] File exists: '{tmp_path}" in run.output
+  assert str(tmp_path / 'logs/replay-0.log') in run.output
+  assert 'Traceback' not in run.output
+
+
+def test_threads_run_the_same_program(tmp_path):
+  arguments = ('--launcher=threads', '--config.num_frames=1600')
+  with Run(tmp_path / 'run', *arguments) as run:
+    run.end()
+  assert run.status == 0, run.output
+  assert 'Finished.' in run.output
   assert run.rows()[-1] >= 1600
