@@ -35,6 +35,10 @@ def main(argv: Sequence[str]) -> int:
   flags.FLAGS(['launch.node', '--lp_termination_notice_secs=-1'])
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
+  # Dozens of lines per checkpoint, and tracebacks of errors that it raises too.
+  logging.get_absl_logger().addFilter(
+    lambda record: f'{os.sep}orbax{os.sep}' not in record.pathname
+  )
   try:
     _run(args.workdir, plan.NodeId(args.group, args.index))
   except (errors.FatalError, checks.ConfigError) as error:
