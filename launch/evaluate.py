@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
-from configs import schema
+from configs import checks, schema
 from launch import cli, plan, resources, run_files
 
 _CHECKPOINTS = ('latest', 'best')
@@ -47,7 +47,12 @@ def main(argv: Sequence[str]) -> int:
   from learner import checkpoints
 
   if args['video']:
-    video.check_path(args['video'])
+    try:
+      video.check_path(args['video'])
+    except checks.ConfigError as error:
+      # It is a flag here, not a field of the configuration.
+      message = str(error).replace('config.video = ', '--video=', 1)
+      raise cli.UsageError(message) from error
   params, counters = checkpoints.load_params(
     os.path.join(args['workdir'], 'checkpoints'),
     best=args['checkpoint'] == 'best',
@@ -132,7 +137,7 @@ def _read_config(workdir: str | None) -> schema.Config:
     raise cli.UsageError('--workdir is missing: the folder of a run')
   path = run_files.config(workdir)
   values = run_files.read_json(path)
-  if values is None:
+  if not isinstance(values, dict):
     raise cli.UsageError(
       f'--workdir={workdir}: is not the folder of a run, {path} cannot be read'
     )

@@ -236,6 +236,8 @@ def load_params(
     raise errors.FatalError(f'there is no checkpoint folder {directory}')
   with ocp.CheckpointManager(directory, options=options) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
+    if not steps:
+      raise errors.FatalError(f'there is no checkpoint in {directory} yet')
     if best:
       steps.sort(key=lambda step: -_rank(_read_score(manager, step)))
     for step in steps:

@@ -1,9 +1,10 @@
+import json
 import subprocess
 import sys
 
 import pytest
 
-from configs import checks
+from configs import checks, schema
 from launch import cli, evaluate, train
 from tests.launch import processes
 
@@ -135,6 +136,30 @@ def test_bad_arguments_of_evaluate_are_named(arguments, mentioned):
   with pytest.raises(cli.UsageError) as raised:
     evaluate.main(['evaluate', *arguments])
   assert mentioned in str(raised.value)
+
+
+def test_a_folder_without_a_configuration_is_named(tmp_path):
+  (tmp_path / 'config.json').write_text('[3]')
+  with pytest.raises(cli.UsageError, match=r'config\.json cannot be read'):
+    evaluate.main(['evaluate', f'--workdir={tmp_path}'])
+
+
+def test_a_film_of_an_unknown_kind_is_named(tmp_path):
+  config = schema.to_dict(processes.small_config())
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'launch.evaluate', '--video=film.avi'),
+      f'--workdir={tmp_path}',
+    ],
+    cwd=processes.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode == cli.USAGE_STATUS
+  assert result.stderr.startswith("error: --video='film.avi': ")
+  assert result.stderr.count('\n') == 1
 
 
 def test_overrides_are_applied():
