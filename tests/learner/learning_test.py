@@ -1,4 +1,4 @@
-"""The whole training step learns: Catch, on pictures, in 300 updates."""
+"""The whole training step learns: Catch, on pictures, in 400 updates."""
 
 import jax
 import numpy as np
@@ -52,7 +52,7 @@ def _config(mode):
     agent=schema.Agent(torso='small', head_hidden=()),
     replay=schema.Replay(online_batch=_GAMES, replay_batch=0),
     optimizer=schema.Optimizer(
-      name='adam', learning_rate=5e-4, epsilon=1e-5, max_grad_norm=0.5
+      name='adam', learning_rate=1e-3, epsilon=1e-5, max_grad_norm=0.5
     ),
     meta=schema.Meta(mode=mode, parameters=parameters),
   )
@@ -115,7 +115,7 @@ def test_learns_to_catch(mode):
   state = train_step.init(seed=0)
   initial = {name: float(x) for name, x in state.meta_params.items()}
   players = _Players(config)
-  for _ in range(300):
+  for _ in range(400):
     inner = jax.tree.map(lambda x: x[None], players.play(state.params))
     nothing = jax.tree.map(lambda x: x[:0], inner)
     batch = train_step.put(training.TrainBatch(inner, nothing))
@@ -123,6 +123,8 @@ def test_learns_to_catch(mode):
     assert bool(metrics['finite'])
   # Random play catches one ball in seven or so: a mean of about -0.7.
   assert np.mean(players.rewards[:100]) < -0.3
-  assert np.mean(players.rewards[-300:]) > 0.5
-  moved = [name for name in initial if state.meta_params[name] != initial[name]]
-  assert sorted(moved) == ([] if mode == 'none' else sorted(initial))
+  assert np.mean(players.rewards[-200:]) > 0.8
+  moved = {name for name in initial if state.meta_params[name] != initial[name]}
+  # These data are on-policy, where the leak of V-trace makes no difference.
+  learned = set() if mode == 'none' else set(initial)
+  assert moved - {'leak'} == learned - {'leak'}
