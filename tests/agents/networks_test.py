@@ -45,9 +45,9 @@ def test_paper_torso_has_the_papers_size():
 
 def test_pixels_are_scaled_to_the_unit_interval():
   network = networks.make_network(
-    schema.Agent(torso='small', head_hidden=()), num_actions=2
+    schema.Agent(torso='nature', head_hidden=()), num_actions=2
   )
-  observations = jnp.full((1, 42, 42, 4), 255, jnp.uint8)
+  observations = jnp.full((1, 84, 84, 4), 255, jnp.uint8)
   params = network.init(jax.random.key(0), observations)
   inputs = []
 
@@ -61,26 +61,41 @@ def test_pixels_are_scaled_to_the_unit_interval():
   np.testing.assert_allclose(dict(inputs)['conv_0'], 1.0)
 
 
-def test_strided_convolutions_are_ordinary_valid_ones():
-  # 'small' by the textbook: the same weights, put back in pixel order.
+def test_small_torso_standardises_each_image():
+  # Brightness and contrast make no difference to it.
   network = networks.make_network(
     schema.Agent(torso='small', head_hidden=()), num_actions=2
   )
   rng = np.random.default_rng(0)
-  observations = rng.integers(0, 255, (3, 42, 42, 4), dtype=np.uint8)
+  image = rng.integers(0, 100, (1, 42, 42, 4), dtype=np.uint8)
+  params = network.init(jax.random.key(0), image)
+  output = network.apply(params, None, image)
+  brighter = network.apply(params, None, (2 * image + 50).astype(np.uint8))
+  np.testing.assert_allclose(output.logits, brighter.logits, atol=1e-2)
+  other = network.apply(params, None, image[:, ::-1])
+  assert not np.allclose(output.logits, other.logits, atol=1e-2)
+
+
+def test_strided_convolutions_are_ordinary_valid_ones():
+  # The Nature network by the textbook: the same weights, back in pixel order.
+  network = networks.make_network(
+    schema.Agent(torso='nature', head_hidden=()), num_actions=2
+  )
+  rng = np.random.default_rng(0)
+  observations = rng.integers(0, 255, (3, 84, 84, 4), dtype=np.uint8)
   params = network.init(jax.random.key(0), observations)
   features = observations / np.float32(255)
-  for index in range(3):
+  for index, (size, stride) in enumerate(((8, 4), (4, 2), (3, 1))):
     weights = params[f'conv_{index}']['w']
-    channels = features.shape[-1]
-    # [2, 2, 2 * 2 * C, F] is [block row, block column, row, column, C, F].
-    kernel = weights.reshape(2, 2, 2, 2, channels, -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, channels, -1)
+    blocks, channels = size // stride, features.shape[-1]
+    # [block row, block column, row * column * C, F] to [row, column, C, F].
+    kernel = weights.reshape(blocks, blocks, stride, stride, channels, -1)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
     features = jax.nn.relu(
       jax.lax.conv_general_dilated(
         features,
-        kernel,
-        window_strides=(2, 2),
+        kernel.reshape(size, size, channels, -1),
+        window_strides=(stride, stride),
         padding='VALID',
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
       )
