@@ -106,6 +106,10 @@ class CheckpointStore:
     """
     if step == self.latest:
       return
+    # Better than to begin: threads of TensorStore can outlive a failed write.
+    if _num_bytes(state) > shutil.disk_usage(self._directory).free:
+      error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      raise SaveError(self._explain(step, state, error))
     self._best.scores[step] = score
     record = {
       'fingerprint': self._fingerprint,
@@ -205,12 +209,16 @@ class CheckpointStore:
       reason = os.strerror(errno.ENOSPC)
     else:
       reason = f'{type(error).__name__}: {error}'
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6
+    size = _num_bytes(state) / 1e6
     free = shutil.disk_usage(self._directory).free / 1e6
     return (
       f'cannot save checkpoint {step} of {size:.1f} MB in {self._directory} '
       f'({free:.1f} MB free): {reason}'
     )
+
+
+def _num_bytes(state: Any) -> int:
+  return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def load_params(
