@@ -242,7 +242,9 @@ def load_params(
   )
   if not os.path.isdir(directory):
     raise errors.FatalError(f'there is no checkpoint folder {directory}')
-  with ocp.CheckpointManager(directory, options=options) as manager:
+  # Orbax reads nothing by a relative path.
+  path = os.path.abspath(directory)
+  with ocp.CheckpointManager(path, options=options) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
       raise errors.FatalError(f'there is no checkpoint in {directory} yet')

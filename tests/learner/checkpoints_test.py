@@ -229,3 +229,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk):
   _save(store, 2)
   store.close()
   _assert_restores(directory, 2)
+
+
+def test_parameters_can_be_loaded_by_a_relative_path(tmp_path, monkeypatch):
+  store = _open(tmp_path / 'checkpoints')
+  _save(store, 3)
+  store.close()
+  monkeypatch.chdir(tmp_path)
+  _, counters = checkpoints.load_params('checkpoints')
+  assert counters == {'num_frames': 30}
