@@ -14,6 +14,8 @@ from benchmarks import measurement, roles
 from configs import errors, schema
 from launch import addresses, plan, resources, run_files, supervisor
 
+# What ends the benchmark, by a KeyboardInterrupt.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Imports and compilation come before the measurement.
 _START_S = 240.0
 _POLL_S = 0.1
@@ -123,22 +125,34 @@ def start(
   if group is not None:
     environment = resources.environment(group, config, os.environ)
   parent_pid = os.getpid()
-  with log.open('wb') as output:
-    popen = subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=output,
-      stderr=subprocess.STDOUT,
-      env=environment,
-      # A terminal's Ctrl-C is for this process alone.
-      start_new_session=True,
-      preexec_fn=lambda: supervisor.die_with_parent(stop_signal, parent_pid),
-    )
+
+  def prepare_child() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    supervisor.die_with_parent(stop_signal, parent_pid)
+
+  # A KeyboardInterrupt in the middle of the fork would be lost (Python ignores
+  # what hooks at a fork raise), or lose us the child.
+  signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
   try:
-    yield Process(name, popen, log)
+    with log.open('wb') as output:
+      popen = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        # A terminal's Ctrl-C is for this process alone.
+        start_new_session=True,
+        preexec_fn=prepare_child,
+      )
+    try:
+      signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+      yield Process(name, popen, log)
+    finally:
+      popen.kill()
+      popen.wait()
   finally:
-    popen.kill()
-    popen.wait()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def start_role(

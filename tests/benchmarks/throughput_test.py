@@ -220,6 +220,23 @@ def test_measures_parts_and_a_whole_run(tmp_path):
   assert not list(tmp_path.glob('bmg-benchmark-*'))
 
 
+def test_a_stop_in_the_middle_of_a_fork_is_not_lost(tmp_path):
+  # Python prints and forgets what a hook at a fork raises.
+  program = f"""
+import os, signal
+from benchmarks import parts
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+  with parts.start('child', ['sleep', '60'], None, {{}}, {str(tmp_path)!r}):
+    print('went on')
+except KeyboardInterrupt:
+  print('stopped')
+"""
+  command = [sys.executable, '-c', program]
+  ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert (ended.stdout, ended.returncode) == ('stopped\n', 0)
+
+
 @pytest.mark.system
 def test_sigterm_leaves_nothing_behind(tmp_path):
   benchmark = subprocess.Popen(
