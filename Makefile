@@ -33,7 +33,7 @@ train: $(READY)  ## trains: CONFIG=..., WORKDIR=..., ARGS='--config.field=value'
 	  $(ARGS)
 
 test: lint  ## checks the style and the types, runs all tests: ARGS='-k replay'
-	$(PYTHON_BIN) -m pytest $(ARGS)
+	$(PYTHON_BIN) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY)  ## checks style and types
 	$(VENV)/bin/ruff check .

@@ -41,7 +41,7 @@ class Policy:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
       # [E, S, H, W, C] -> [E, 1, H, W, S * C] -> [E, H, W, S * C].
       stacks = observations.stack_frames(frames, starts, frame_stack)[:, 0]
-      logits = network.apply(params, None, stacks).logits
+      logits = network.apply(params, None, stacks).main.logits
       rng, sample_rng = jax.random.split(rng)
       if greedy:
         actions = jnp.argmax(logits, axis=-1)

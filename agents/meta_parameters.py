@@ -1,57 +1,115 @@
-"""Meta-parameters: unbounded logits that stand for bounded hyper-parameters.
+"""Meta-parameters: what stands for bounded hyper-parameters, and is learned.
 
-Zahavy et al. (2020), section 3: value = low + (high - low) * sigmoid(logit).
-To meta-learn another hyper-parameter of the loss, give it a field in
-`types.Hypers` and in `configs.schema.MetaParameters`; nothing else changes.
+Every learned hyper-parameter of every head is an unbounded logit,
+
+    value = low + (high - low) * sigmoid(logit)
+
+(Zahavy et al., 2020, section 3). The logits are a table, or the output of a
+small network that sees a context. To meta-learn another hyper-parameter of the
+loss, give it a field in `types.Hypers` and in `configs.schema.MetaParameters`;
+nothing else changes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
 from agents import types
 from configs import schema
 
-# {name: float32 scalar logit} of the learned meta-parameters.
-MetaParams = dict[str, jax.Array]
+# {name: logits [H]}, or the parameters of a network.
+MetaParams = Any
 
 
-def initial(config: schema.MetaParameters) -> MetaParams:
-  """Returns the logits at which every learned meta-parameter is `initial`."""
-  meta_params = {}
-  for name in config.learned:
-    spec: schema.MetaParameter = getattr(config, name)
-    share = (spec.initial - spec.low) / (spec.high - spec.low)
-    meta_params[name] = jnp.log(share) - jnp.log1p(-share)
-  return meta_params
+class Parametrization(NamedTuple):
+  """How meta-parameters give hyper-parameters."""
+
+  # (random key) -> meta-parameters that give every `initial` value.
+  init: Callable[[jax.Array], MetaParams]
+  # (meta-parameters, context [C] or None) -> hypers, float [H] each; those that
+  # are not learned have their fixed value.
+  hypers: Callable[[MetaParams, jax.Array | None], types.Hypers]
+
+
+def make_parametrization(
+  config: schema.Meta, num_heads: int, context_size: int = 0
+) -> Parametrization:
+  """Returns a table of logits, or a network if there is a context.
+
+  Args:
+    config: bounds, initial and fixed values; the network's hidden layers.
+    num_heads: H.
+    context_size: C; 0 makes a table.
+  """
+  names = config.parameters.learned
+  initial = {name: _initial_logit(config.parameters, name) for name in names}
+
+  def hypers_of(logits: dict[str, jax.Array]) -> types.Hypers:
+    return _hypers(logits, config.parameters, num_heads)
+
+  if context_size == 0 or not names:
+    return Parametrization(
+      init=lambda rng: {
+        name: jnp.full((num_heads,), logit) for name, logit in initial.items()
+      },
+      hypers=lambda meta_params, context: hypers_of(meta_params),
+    )
+
+  def forward(context: jax.Array) -> dict[str, jax.Array]:
+    features = hk.nets.MLP(config.context.hidden, activate_final=True)(context)
+    # Whatever the context, learning begins at the initial values.
+    output = hk.Linear(
+      len(names) * num_heads, w_init=hk.initializers.Constant(0.0)
+    )(features)
+    by_name = output.reshape(len(names), num_heads)
+    return {
+      name: initial[name] + by_name[index] for index, name in enumerate(names)
+    }
+
+  network = hk.transform(forward)
+  return Parametrization(
+    init=lambda rng: network.init(rng, jnp.zeros(context_size)),
+    hypers=lambda meta_params, context: hypers_of(
+      network.apply(meta_params, None, jax.lax.stop_gradient(context))
+    ),
+  )
 
 
 def fixed_hypers(config: schema.MetaParameters) -> types.Hypers:
-  """Returns the hyper-parameters of the plain objective."""
-  return types.Hypers(
+  """Returns the hyper-parameters of the plain objective, scalars."""
+  hypers = types.Hypers(
     **{
       spec.name: getattr(config, spec.name).fixed
       for spec in dataclasses.fields(config)
     }
   )
+  return hypers if config.cut_leak.learned else _share_leak(hypers)
 
 
-def to_hypers(
-  meta_params: Mapping[str, jax.Array], config: schema.MetaParameters
+def _share_leak(hypers: types.Hypers) -> types.Hypers:
+  """Has the trace cuts leak as the weights do, as in the paper."""
+  return hypers._replace(cut_leak=hypers.leak)
+
+
+def _initial_logit(config: schema.MetaParameters, name: str) -> jax.Array:
+  spec: schema.MetaParameter = getattr(config, name)
+  share = (spec.initial - spec.low) / (spec.high - spec.low)
+  return jnp.log(share) - jnp.log1p(-share)
+
+
+def _hypers(
+  logits: dict[str, jax.Array], config: schema.MetaParameters, num_heads: int
 ) -> types.Hypers:
-  """Returns learned values where there are any, and fixed ones elsewhere.
-
-  Args:
-    meta_params: scalar logits of the learned meta-parameters.
-    config: bounds and fixed values.
-
-  Returns:
-    Hypers, differentiable in `meta_params`.
-  """
+  """Returns learned values where there are any, and fixed ones elsewhere."""
+  fixed = fixed_hypers(config)
+  hypers = jax.tree.map(lambda value: jnp.full((num_heads,), value), fixed)
   learned = {}
-  for name, logit in meta_params.items():
+  for name, logit in logits.items():
     spec: schema.MetaParameter = getattr(config, name)
     learned[name] = spec.low + (spec.high - spec.low) * jax.nn.sigmoid(logit)
-  return fixed_hypers(config)._replace(**learned)
+  hypers = hypers._replace(**learned)
+  return hypers if 'cut_leak' in learned else _share_leak(hypers)

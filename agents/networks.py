@@ -1,6 +1,7 @@
-"""Haiku networks: a convolutional torso with a policy and a value head."""
+"""Haiku networks: a convolutional torso with policy and value heads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import haiku as hk
@@ -24,6 +25,9 @@ _PLAIN_TORSOS = {
   'small': (((16, 4, 2), (32, 4, 2), (32, 4, 2)), 256),
 }
 
+# By name, NumPy may find another package's bfloat16.
+_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
 
 def make_network(config: schema.Agent, num_actions: int) -> hk.Transformed:
   """Returns the agent's network.
@@ -34,27 +38,56 @@ def make_network(config: schema.Agent, num_actions: int) -> hk.Transformed:
 
   Returns:
     A pure `init(rng, observations)` and `apply(params, rng, observations)` from
-    uint8 [N, H, W, C] to a `NetworkOutput` of float32 [N, A] and [N]. No
+    uint8 [N, H, W, C] to a `NetworkOutput` of float32 for N states. No
     randomness is used: pass `rng=None` to `apply`.
   """
+
+  def head(size: int, name: str, features: jax.Array) -> jax.Array:
+    return hk.nets.MLP((*config.head_hidden, size), name=name)(features)
+
+  def value(name: str, features: jax.Array) -> jax.Array:
+    return jnp.squeeze(head(1, name, features), axis=-1)
 
   def forward(observations: jax.Array) -> types.NetworkOutput:
     chex.assert_rank(observations, 4)
     chex.assert_type(observations, jnp.uint8)
-    features = _torso(config.torso, observations.astype(jnp.float32) / 255.0)
-    logits = _head(config.head_hidden, num_actions, 'policy')(features)
-    values = _head(config.head_hidden, 1, 'value')(features)
-    return types.NetworkOutput(logits, jnp.squeeze(values, axis=-1))
+    images = jnp.asarray(observations, _DTYPES[config.torso_dtype]) / 255.0
+    with hk.custom_getter(_cast_to(images.dtype)), hk.custom_creator(_float32):
+      features = _torso(config.torso, images).astype(jnp.float32)
+    logits, values = [], []
+    for suffix in (
+      '',
+      *(f'_aux{i + 1}' for i in range(config.auxiliary_heads)),
+    ):
+      logits.append(head(num_actions, f'policy{suffix}', features))
+      values.append(value(f'value{suffix}', features))
+    heads = types.HeadOutput(jnp.stack(logits), jnp.stack(values))
+    if not config.outer_critic:
+      return types.NetworkOutput(heads)
+    return types.NetworkOutput(heads, value('outer_value', features))
 
   return hk.transform(forward)
 
 
-def _head(hidden: Sequence[int], size: int, name: str) -> hk.nets.MLP:
-  return hk.nets.MLP((*hidden, size), name=name)
+def _cast_to(dtype: jnp.dtype) -> Callable[..., jax.Array]:
+  """Has parameters computed with in `dtype`, whatever they are stored in."""
+  return lambda getter, value, context: getter(value.astype(dtype))
+
+
+def _float32(
+  creator: Callable[..., jax.Array],
+  shape: Sequence[int],
+  dtype: jnp.dtype,
+  init: hk.initializers.Initializer,
+  context: Any,
+) -> jax.Array:
+  """Has parameters stored in float32, whatever they are computed with in."""
+  del dtype, context
+  return creator(shape, jnp.float32, init)
 
 
 def _torso(name: str, images: jax.Array) -> jax.Array:
-  """Maps float32 [N, H, W, C] images to [N, F] features."""
+  """Maps [N, H, W, C] images to [N, F] features."""
   if name in _RESIDUAL_TORSOS:
     channels, hidden = _RESIDUAL_TORSOS[name]
     features = images

@@ -43,22 +43,28 @@ def make_optimizer(
     config: which optimiser and its settings.
     total_updates: after so many updates a linear schedule reaches 0.
   """
-  if config.name == 'rmsprop':
-    scale = optax.scale_by_rms(config.decay, config.epsilon, eps_in_sqrt=True)
-  elif config.name == 'adam':
-    scale = optax.scale_by_adam(
-      config.beta1, config.beta2, config.epsilon, eps_root=config.epsilon**2
-    )
-  else:
-    scale = optax.identity()
   if config.schedule == 'linear':
     schedule = optax.linear_schedule(config.learning_rate, 0.0, total_updates)
   else:
     schedule = optax.constant_schedule(config.learning_rate)
   return optax.chain(
     clip_by_global_norm(config.max_grad_norm),
-    scale,
+    _scale(config),
     optax.scale_by_learning_rate(schedule),
+  )
+
+
+def make_target_optimizer(
+  config: schema.TargetOptimizer,
+) -> optax.GradientTransformation:
+  """Returns the optimiser of a target's plain updates, unless the agent's."""
+  clip = (
+    clip_by_global_norm(config.max_grad_norm)
+    if config.max_grad_norm > 0
+    else optax.identity()
+  )
+  return optax.chain(
+    clip, _scale(config), optax.scale_by_learning_rate(config.learning_rate)
   )
 
 
@@ -70,3 +76,15 @@ def make_meta_optimizer(config: schema.Meta) -> optax.GradientTransformation:
       config.learning_rate, config.beta1, config.beta2, config.epsilon
     ),
   )
+
+
+def _scale(
+  config: schema.Optimizer | schema.TargetOptimizer,
+) -> optax.GradientTransformation:
+  if config.name == 'rmsprop':
+    return optax.scale_by_rms(config.decay, config.epsilon, eps_in_sqrt=True)
+  if config.name == 'adam':
+    return optax.scale_by_adam(
+      config.beta1, config.beta2, config.epsilon, eps_root=config.epsilon**2
+    )
+  return optax.identity()

@@ -47,15 +47,37 @@ class Unroll(NamedTuple):
   insert_wait: np.ndarray | jax.Array
 
 
-class NetworkOutput(NamedTuple):
+class HeadOutput(NamedTuple):
   """Policy logits [..., A] and state values [...]."""
 
   logits: jax.Array
   values: jax.Array
 
 
+class NetworkOutput(NamedTuple):
+  """What the network says of some states."""
+
+  # Of all heads, along a leading axis H: [H, ..., A] and [H, ...]. The first is
+  # the main one, which acts.
+  heads: HeadOutput
+  # [...]: the main policy's value by the plain objective, or None.
+  outer_values: jax.Array | None = None
+
+  @property
+  def main(self) -> HeadOutput:
+    """The main policy with its value."""
+    return HeadOutput(self.heads.logits[0], self.heads.values[0])
+
+  @property
+  def outer(self) -> HeadOutput:
+    """The main policy with the value that the plain objective learns."""
+    if self.outer_values is None:
+      return self.main
+    return HeadOutput(self.heads.logits[0], self.outer_values)
+
+
 class Hypers(NamedTuple):
-  """Values of the loss's hyper-parameters, each a float32 scalar.
+  """Values of the loss's hyper-parameters, each float32: [], or [H] by head.
 
   The fields are those of `configs.schema.MetaParameters`.
   """
@@ -63,6 +85,7 @@ class Hypers(NamedTuple):
   discount: jax.Array | float
   trace_lambda: jax.Array | float
   leak: jax.Array | float
+  cut_leak: jax.Array | float
   policy_weight: jax.Array | float
   entropy_weight: jax.Array | float
   value_weight: jax.Array | float

@@ -1,7 +1,8 @@
 """(Leaky) V-trace targets, and lambda-returns as their on-policy case.
 
 V-trace: Espeholt et al. (2018), section 4.1. Leaky V-trace: Zahavy et al.
-(2020), section 3.3. Everything is for one sequence; `jax.vmap` adds a batch.
+(2020), section 3.3. Trust region: Schmitt et al. (2020, LASER), section 4.
+Everything is for one sequence; `jax.vmap` adds a batch.
 """
 
 from typing import NamedTuple
@@ -26,6 +27,8 @@ def leaky_vtrace(
   ratios: jax.Array,
   trace_lambda: jax.Array | float = 1.0,
   leak: jax.Array | float = 1.0,
+  cut_leak: jax.Array | float | None = None,
+  trusted: jax.Array | None = None,
   rho_bar: float = 1.0,
   c_bar: float = 1.0,
 ) -> VTraceOutput:
@@ -34,12 +37,14 @@ def leaky_vtrace(
   With importance ratios e_t = pi(a_t|s_t) / mu(a_t|s_t),
 
     rho_t = leak * min(rho_bar, e_t) + (1 - leak) * e_t
-    c_t = trace_lambda * (leak * min(c_bar, e_t) + (1 - leak) * e_t)
+    c_t = trace_lambda * (cut_leak * min(c_bar, e_t) + (1 - cut_leak) * e_t)
     delta_t = rho_t * (r_t + discount_t * V_{t+1} - V_t)
-    v_t = V_t + delta_t + discount_t * c_t * (v_{t+1} - V_{t+1}).
+    v_t = V_t + trusted_t * (
+        delta_t + discount_t * c_t * (v_{t+1} - V_{t+1})).
 
   leak = 1 is V-trace, leak = 0 full importance sampling; with all ratios 1 the
-  targets are TD(lambda)'s returns.
+  targets are TD(lambda)'s returns. A return that comes to a state which is not
+  trusted ends there, with the value of that state.
 
   No gradient is stopped here, on purpose: a meta-gradient must reach discounts,
   `trace_lambda` and `leak`.
@@ -51,6 +56,8 @@ def leaky_vtrace(
     ratios: float [T], e_t.
     trace_lambda: scalar in [0, 1].
     leak: scalar in [0, 1].
+    cut_leak: scalar in [0, 1]; by default `leak`.
+    trusted: float [T], 1 or 0; by default all are 1.
     rho_bar: clip of the weights rho; sets the fixed point.
     c_bar: clip of the trace cuts c; sets the speed.
 
@@ -60,13 +67,17 @@ def leaky_vtrace(
   chex.assert_rank([values, rewards, discounts, ratios], 1)
   chex.assert_equal_shape([rewards, discounts, ratios, values[1:]])
 
-  def leaky_clip(bound: float) -> jax.Array:
+  def leaky_clip(bound: float, leak: jax.Array | float) -> jax.Array:
     return leak * jnp.minimum(bound, ratios) + (1.0 - leak) * ratios
 
-  rhos = leaky_clip(rho_bar)
-  cuts = trace_lambda * leaky_clip(c_bar)
+  rhos = leaky_clip(rho_bar, leak)
+  cuts = trace_lambda * leaky_clip(
+    c_bar, leak if cut_leak is None else cut_leak
+  )
   values_tm1, values_t = values[:-1], values[1:]
   deltas = rhos * (rewards + discounts * values_t - values_tm1)
+  if trusted is not None:
+    deltas, cuts = trusted * deltas, trusted * cuts
 
   def backwards(
     error: jax.Array, step: tuple[jax.Array, ...]

@@ -137,7 +137,7 @@ def write_replay(config: schema.Config, task: Task) -> Windows:
   """Writes a few unrolls of real games over and over, until it is killed."""
   from replay import writer as writer_lib
 
-  turns = [_play(config, turn) for turn in range(2)]
+  turns = [play(config, turn) for turn in range(2)]
   writer = writer_lib.ReplayWriter(task.address, config)
   stop = threading.Event()
   insert_wait = 0.0
@@ -164,7 +164,7 @@ def read_replay(config: schema.Config, task: Task) -> Windows:
   feed = prefetch.Prefetcher(
     reader_lib.ReplayReader(task.address, config, num_actions),
     config,
-    _train_step(config, num_actions).put,
+    train_step(config, num_actions).put,
     _no_heartbeat,
   )
   stop = threading.Event()
@@ -184,15 +184,15 @@ def read_replay(config: schema.Config, task: Task) -> Windows:
 def learn(config: schema.Config, task: Task) -> Windows:
   """The compiled training step alone, on a batch that is on the devices."""
   num_actions = environment_lib.num_actions(config.env)
-  train_step = _train_step(config, num_actions)
-  batch = train_step.put(_train_batch(config))
-  state, metrics = train_step.step(train_step.init(config.seed), batch)
+  step = train_step(config, num_actions)
+  batch = step.put(train_batch(config, play(config, turn=0)))
+  state, metrics = step.step(step.init(config.seed), batch)
   jax.block_until_ready(metrics)
   meter = task.meter()
   full = False
   while not full:
     last_metrics = metrics
-    state, metrics = train_step.step(state, batch)
+    state, metrics = step.step(state, batch)
     # Like the learner, a step behind, so that the devices never pause.
     jax.block_until_ready(last_metrics)
     full = meter.add(_frames_per_meta_update(config))
@@ -214,7 +214,7 @@ def _frames_per_turn(config: schema.Config) -> int:
 
 
 def _frames_per_meta_update(config: schema.Config) -> int:
-  return config.meta.inner_updates * config.frames_per_update
+  return config.meta.updates_per_step * config.frames_per_update
 
 
 def _no_heartbeat() -> None:
@@ -241,7 +241,7 @@ def _initial_params(config: schema.Config, num_actions: int) -> types.Params:
   return jax.device_get(network.init(jax.random.key(config.seed), stack))
 
 
-def _play(config: schema.Config, turn: int) -> list[types.Unroll]:
+def play(config: schema.Config, turn: int) -> list[types.Unroll]:
   """Plays an unroll of each game, after the dull first ones."""
   games = _make_games(config, turn)
   collector = actor.UnrollCollector(
@@ -253,20 +253,19 @@ def _play(config: schema.Config, turn: int) -> list[types.Unroll]:
   return unrolls
 
 
-def _train_step(
-  config: schema.Config, num_actions: int
-) -> 'training.TrainStep':
+def train_step(config: schema.Config, num_actions: int) -> 'training.TrainStep':
+  """Returns the learner's training step, on its devices."""
   from learner import training
 
   devices = jax.local_devices()[: config.learner.num_devices or None]
   return training.TrainStep(config, num_actions, devices)
 
 
-def _train_batch(config: schema.Config) -> 'training.TrainBatch':
+def train_batch(
+  config: schema.Config, unrolls: Sequence[types.Unroll]
+) -> 'training.TrainBatch':
   """Fills a batch with the unrolls of one turn, over and over."""
   from learner import training
-
-  unrolls = _play(config, turn=0)
 
   def stack(num_batches: int, size: int) -> types.Unroll:
     indices = np.arange(num_batches * size) % len(unrolls)
@@ -279,7 +278,7 @@ def _train_batch(config: schema.Config) -> 'training.TrainBatch':
 
   meta = config.meta
   return training.TrainBatch(
-    inner=stack(meta.inner_updates, config.replay.batch_size),
+    own=stack(meta.updates_per_step, config.replay.batch_size),
     bootstrap=stack(meta.num_bootstrap_batches, meta.bootstrap_batch),
   )
 

@@ -17,6 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.agent.torso = 'small'
   config.agent.head_hidden = ()
+  config.agent.auxiliary_heads = 0
+  config.loss.trust_region = 0.0
 
   config.actors.num_actors = 1
   config.actors.envs_per_actor = 16

@@ -20,7 +20,13 @@ import ml_collections
 from configs import checks
 from configs.algorithm import TORSOS, Agent, Loss, Optimizer
 from configs.environment import PROTOCOLS, Environment
-from configs.meta import Meta, MetaParameter, MetaParameters
+from configs.meta import (
+  Context,
+  Meta,
+  MetaParameter,
+  MetaParameters,
+  TargetOptimizer,
+)
 from configs.processes import Actors, Evaluator, Launch, Learner, Replay
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
   'Actors',
   'Agent',
   'Config',
+  'Context',
   'Environment',
   'Evaluator',
   'Launch',
@@ -39,6 +46,7 @@ __all__ = [
   'MetaParameters',
   'Optimizer',
   'Replay',
+  'TargetOptimizer',
   'from_config_dict',
   'to_dict',
 ]
@@ -71,13 +79,13 @@ class Config:
       self.num_frames,
       f'must cover one update of {self.frames_per_update} frames',
     )
-    online = self.meta.inner_updates * self.replay.online_batch
+    online = self.meta.updates_per_step * self.replay.online_batch
     checks.check(
       self.replay.online_capacity >= online,
       'replay.online_capacity',
       self.replay.online_capacity,
       f'must hold the {online} online unrolls of one meta-update '
-      '(meta.inner_updates * replay.online_batch)',
+      '(replay.online_batch for each of its updates)',
     )
 
   @property

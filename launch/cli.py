@@ -130,7 +130,8 @@ def _recipe_path(argv: Sequence[str]) -> str:
 def recipes() -> list[str]:
   """The recipes that come with the project."""
   folder = pathlib.Path(schema.__file__).parent
-  return sorted(f'{folder.name}/{path.name}' for path in folder.glob('atari_*'))
+  paths = [*folder.glob('atari_*.py'), *folder.glob('ablations/[!_]*.py')]
+  return sorted(str(path.relative_to(folder.parent)) for path in paths)
 
 
 def _read_recipe(path: str) -> ml_collections.ConfigDict:

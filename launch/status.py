@@ -157,7 +157,7 @@ def training_lines(row: Row | None, total_frames: int) -> list[str]:
   losses = (
     f'loss {values("loss/total")} (policy {values("loss/policy")} '
     f'value {values("loss/value")} entropy {values("loss/entropy")})  '
-    f'grad {values("grad_norm")}'
+    f'rejected {values("loss/rejected", _percent)}  grad {values("grad_norm")}'
   )
   return [progress, system, losses, *_meta_line(row, values)]
 
@@ -165,13 +165,17 @@ def training_lines(row: Row | None, total_frames: int) -> list[str]:
 def _meta_line(row: Row, values: '_Values') -> list[str]:
   measures = {
     'meta/grad_norm': 'meta grad',
+    'meta/grad_cosine': 'cosine',
     'meta/matching_loss': 'matching',
     'meta/kl': 'KL',
   }
   parameters = [
     f'{name.removeprefix("meta/")} {values(name)}'
     for name in row
-    if name.startswith('meta/') and name not in measures
+    if name.startswith('meta/')
+    and name not in measures
+    # The auxiliary heads' are in the records.
+    and '_aux' not in name
   ]
   shown = [
     f'{label} {values(name)}' for name, label in measures.items() if name in row

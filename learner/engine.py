@@ -8,6 +8,9 @@ further updates make of x^(K) (section 3, equation 3):
     target = stop_gradient(bootstrap(x^(K)))
     w <- w - beta * grad_w matching(target, x^(K)(w)).
 
+An update rule, a target bootstrap, a matching function and a meta-optimiser
+make a `meta_learner`.
+
 Nothing here knows about reinforcement learning. Parameters, optimiser states,
 meta-parameters and data are arbitrary pytrees.
 """
@@ -16,8 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
+
+from learner import mixed_mode
 
 PyTree = Any
 
@@ -34,8 +38,10 @@ class MetaData(NamedTuple):
 
   # K batches, one for each differentiated update.
   inner: Sequence[PyTree]
-  # L - 1 batches for the target's meta-learned updates, used nowhere else.
+  # L - 1 batches for the target's first updates.
   bootstrap: Sequence[PyTree]
+  # For the target's last update, and what the outer loss is measured on.
+  final: PyTree
 
 
 # (params, frozen_params, meta_params, batch) -> (scalar, auxiliary outputs).
@@ -43,169 +49,277 @@ class MetaData(NamedTuple):
 # parameters, for what that gradient must treat as constant, such as value
 # targets that bootstrap; meta-gradients do pass through them.
 Loss = Callable[[PyTree, PyTree, PyTree, PyTree], tuple[jax.Array, PyTree]]
-# (state, meta_params, batch) -> (next state, auxiliary outputs).
+# (state, meta_params, batch) -> (next state, auxiliary outputs). A rule that
+# pursues the true objective, a plain one, gets None for meta_params.
 UpdateRule = Callable[[AgentState, PyTree, PyTree], tuple[AgentState, PyTree]]
-# (x^(K), meta_params, data) -> target parameters.
-TargetBootstrap = Callable[[AgentState, PyTree, MetaData], PyTree]
 # (target parameters, parameters, batch) -> (scalar, auxiliary outputs).
 MatchingFunction = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, PyTree]]
-# (x^(K), meta_params, data) -> (scalar, auxiliary outputs).
-OuterLoss = Callable[[AgentState, PyTree, MetaData], tuple[jax.Array, PyTree]]
+
+
+class UpdateAux(NamedTuple):
+  """Auxiliary outputs of a `gradient_update`; constants."""
+
+  gradient: PyTree
+  loss_aux: PyTree
+
+
+class Target(NamedTuple):
+  """What a bootstrap makes of x^(K)."""
+
+  params: PyTree
+  # The agent after the bootstrap's meta-learned updates, and their auxiliary
+  # outputs: for an agent that goes on from there.
+  agent: AgentState
+  agent_aux: Sequence[PyTree]
+  # The bootstrap's next state.
+  state: PyTree
+
+
+class TargetBootstrap(NamedTuple):
+  """Makes targets; a pair of pure functions, like an Optax transformation."""
+
+  # (params) -> state, for an optimiser that only targets are made with.
+  init: Callable[[PyTree], PyTree]
+  # (x^(K), meta_params, state, data) -> Target.
+  make: Callable[[AgentState, PyTree, PyTree, MetaData], Target]
+
+
+class OuterResult(NamedTuple):
+  """What an outer loss has found out besides its value."""
+
+  # Where the agent goes on, and the auxiliary outputs of the updates to there.
+  agent: AgentState
+  agent_aux: Sequence[PyTree]
+  # The next state of the outer loss.
+  state: PyTree
+  aux: PyTree
+
+
+class OuterLoss(NamedTuple):
+  """Judges x^(K); a pair of pure functions."""
+
+  # (params) -> state.
+  init: Callable[[PyTree], PyTree]
+  # (x^(0), x^(K), meta_params, state, data) -> (scalar, OuterResult).
+  apply: Callable[
+    [AgentState, AgentState, PyTree, PyTree, MetaData],
+    tuple[jax.Array, OuterResult],
+  ]
+
+
+class MetaState(NamedTuple):
+  """What meta-learning moves: w, and the statistics that go with it."""
+
+  params: PyTree
+  opt_state: optax.OptState
+  outer_state: PyTree
 
 
 class MetaStepOutput(NamedTuple):
   """The result of one meta-step."""
 
-  # x^(K), the agent's next state.
+  # The agent's next state: x^(K), or beyond.
   agent: AgentState
-  meta_params: PyTree
-  meta_opt_state: optax.OptState
+  meta: MetaState
   # Of the meta-gradient, before the meta-optimiser clips it.
   meta_gradient: PyTree
   outer_loss: jax.Array
-  # Auxiliary outputs of the K updates (a list) and of the outer loss.
-  inner_aux: Sequence[PyTree]
+  # Auxiliary outputs of the agent's updates (a list) and of the outer loss.
+  agent_aux: Sequence[PyTree]
   outer_aux: PyTree
 
 
-def mixed_mode_gradient(
-  loss: Loss,
-) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-  """Returns the gradient of `loss` in `params`, cheap to differentiate again.
+class MetaLearner(NamedTuple):
+  """Meta-learning as a pair of pure functions."""
 
-  Reverse-mode differentiation of a gradient g(x, w) differentiates a backward
-  pass backwards. The vector-Jacobian product that it wants is also the
-  directional derivative of the gradient along the cotangent v, as second
-  derivatives commute:
-
-      v^T dg/d(x, w) = d/de grad_(x, w) loss(x + e v, w) at e = 0.
-
-  That is forward over reverse: less memory, and, where only w is asked for, no
-  second-order backward pass through the network (cf. MixFlow-MG, arXiv
-  2505.00793). The gradient is the one of a stop-gradient on `frozen_params`,
-  but its own derivative is exact.
-
-  Args:
-    loss: twice differentiable in all but the batch.
-
-  Returns:
-    A function (params, meta_params, batch) -> (gradient in params, aux). It can
-    be differentiated in params and meta_params; its aux is a constant.
-  """
-
-  def gradient(
-    params: PyTree, meta_params: PyTree, batch: PyTree
-  ) -> tuple[PyTree, PyTree]:
-    grads, aux = jax.grad(loss, has_aux=True)(
-      params, params, meta_params, batch
-    )
-    return grads, jax.lax.stop_gradient(aux)
-
-  def forward(
-    params: PyTree, meta_params: PyTree, batch: PyTree
-  ) -> tuple[PyTree, PyTree]:
-    return gradient(params, meta_params, batch), (params, meta_params, batch)
-
-  def backward(
-    residuals: tuple[PyTree, ...], cotangents: PyTree
-  ) -> tuple[PyTree, PyTree, None]:
-    params, meta_params, batch = residuals
-    direction, _ = cotangents
-
-    def all_gradients(moved: PyTree) -> tuple[PyTree, PyTree, PyTree]:
-      return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(
-        moved, params, meta_params, batch
-      )[0]
-
-    _, products = jax.jvp(all_gradients, (params,), (direction,))
-    in_params = jax.tree.map(jnp.add, products[0], products[1])
-    # None: data has no gradient.
-    return in_params, products[2], None
-
-  differentiable = jax.custom_vjp(gradient)
-  differentiable.defvjp(forward, backward)
-  return differentiable
+  # (meta_params, params) -> MetaState.
+  init: Callable[[PyTree, PyTree], MetaState]
+  # (agent, meta, data) -> MetaStepOutput.
+  step: Callable[[AgentState, MetaState, MetaData], MetaStepOutput]
 
 
 def gradient_update(
-  loss: Loss, optimizer: optax.GradientTransformation
+  loss: Loss,
+  optimizer: optax.GradientTransformation,
+  rematerialize: bool = False,
 ) -> UpdateRule:
   """Returns the update rule x + optimizer(grad_x loss(x, x, w, batch)).
 
   Args:
     loss: the (meta-parameterised) objective.
     optimizer: must have finite derivatives; see `agents.optimizers`.
+    rematerialize: see `mixed_mode.gradient`; for K > 1, where a meta-gradient
+      would otherwise keep the activations of all K updates.
 
   Returns:
-    An update rule whose auxiliary outputs are (gradient, loss's aux).
+    An update rule with `UpdateAux`.
   """
-  gradient = mixed_mode_gradient(loss)
+  gradient = mixed_mode.gradient(loss, rematerialize)
 
   def update(
     state: AgentState, meta_params: PyTree, batch: PyTree
-  ) -> tuple[AgentState, PyTree]:
+  ) -> tuple[AgentState, UpdateAux]:
     grads, aux = gradient(state.params, meta_params, batch)
     steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, steps)
-    return AgentState(params, opt_state), (jax.lax.stop_gradient(grads), aux)
+    aux = UpdateAux(jax.lax.stop_gradient(grads), aux)
+    return AgentState(params, opt_state), aux
 
   return update
 
 
 def grounded_bootstrap(
-  update: UpdateRule, plain_update: UpdateRule
+  update: UpdateRule,
+  plain_update: UpdateRule,
+  init: Callable[[PyTree], PyTree] | None = None,
 ) -> TargetBootstrap:
   """Returns the paper's target: L - 1 meta-learned updates, then a plain one.
 
-  The meta-learned updates use fresh data each; the plain one, which keeps the
-  target from rewarding any w whatever, uses the last inner batch again (paper,
-  section 3 and appendix C).
+  The plain one keeps the target from rewarding any w whatever (paper, section 3
+  and appendix C).
 
   Args:
-    update: the meta-learned rule.
-    plain_update: an update on the true objective; gets `None` for w.
+    update: the meta-learned rule, for `data.bootstrap`.
+    plain_update: for `data.final`.
+    init: makes an optimiser state for `plain_update` alone, kept from one
+      target to the next. By default it starts from the agent's, and is dropped.
   """
 
-  def bootstrap(
-    state: AgentState, meta_params: PyTree, data: MetaData
-  ) -> PyTree:
-    for batch in data.bootstrap:
-      state, _ = update(state, meta_params, batch)
-    state, _ = plain_update(state, None, data.inner[-1])
-    return state.params
+  def make(
+    agent: AgentState, meta_params: PyTree, state: PyTree, data: MetaData
+  ) -> Target:
+    agent, aux = apply_updates(update, agent, meta_params, data.bootstrap)
+    start = agent if init is None else AgentState(agent.params, state)
+    end, _ = plain_update(start, None, data.final)
+    next_state = state if init is None else end.opt_state
+    return Target(end.params, agent, aux, next_state)
 
-  return bootstrap
+  return TargetBootstrap(init or _no_state, make)
+
+
+def learned_bootstrap(update: UpdateRule) -> TargetBootstrap:
+  """Returns a target of L meta-learned updates, which nothing grounds."""
+
+  def make(
+    agent: AgentState, meta_params: PyTree, state: PyTree, data: MetaData
+  ) -> Target:
+    agent, aux = apply_updates(update, agent, meta_params, data.bootstrap)
+    end, _ = update(agent, meta_params, data.final)
+    return Target(end.params, agent, aux, state)
+
+  return TargetBootstrap(_no_state, make)
+
+
+def plain_bootstrap(
+  plain_update: UpdateRule,
+  init: Callable[[PyTree], PyTree] | None = None,
+) -> TargetBootstrap:
+  """Returns a target of L plain updates.
+
+  Args:
+    plain_update: for `data.bootstrap` and `data.final`.
+    init: makes an optimiser state for these updates alone; see
+      `grounded_bootstrap`.
+  """
+
+  def make(
+    agent: AgentState, meta_params: PyTree, state: PyTree, data: MetaData
+  ) -> Target:
+    del meta_params
+    start = agent if init is None else AgentState(agent.params, state)
+    end, _ = apply_updates(
+      plain_update, start, None, [*data.bootstrap, data.final]
+    )
+    next_state = state if init is None else end.opt_state
+    return Target(end.params, agent, [], next_state)
+
+  return TargetBootstrap(init or _no_state, make)
+
+
+def constant_target(
+  bootstrap: TargetBootstrap,
+  final: AgentState,
+  meta_params: PyTree,
+  state: PyTree,
+  data: MetaData,
+) -> Target:
+  """Makes a target that carries no gradient (paper, section 3).
+
+  Neither the parameters that it starts from, nor the w that its updates use.
+  """
+  constants = jax.lax.stop_gradient((final, meta_params, state))
+  return jax.lax.stop_gradient(bootstrap.make(*constants, data))
 
 
 def bootstrapped_loss(
-  bootstrap: TargetBootstrap, matching: MatchingFunction
+  bootstrap: TargetBootstrap,
+  matching: MatchingFunction,
+  keep_updates: bool = False,
 ) -> OuterLoss:
-  """Returns BMG's outer loss: distance of x^(K) to a target made from it."""
+  """Returns BMG's outer loss: distance of x^(K) to a target made from it.
 
-  def outer_loss(
-    state: AgentState, meta_params: PyTree, data: MetaData
-  ) -> tuple[jax.Array, PyTree]:
-    # The target is a constant: neither the parameters it starts from, nor the
-    # w that its own updates use, may carry a gradient (paper, section 3).
-    start, constant_w = jax.lax.stop_gradient((state, meta_params))
-    target = jax.lax.stop_gradient(bootstrap(start, constant_w, data))
-    return matching(target, state.params, data.inner[-1])
+  Args:
+    bootstrap: makes the target.
+    matching: the distance.
+    keep_updates: the agent goes on after the target's meta-learned updates,
+      rather than from x^(K). Nothing but the last update is thrown away then
+      (paper, section 5.1). The updates must be the meta-learned rule's.
+  """
 
-  return outer_loss
+  def apply(
+    start: AgentState,
+    final: AgentState,
+    meta_params: PyTree,
+    state: PyTree,
+    data: MetaData,
+  ) -> tuple[jax.Array, OuterResult]:
+    del start
+    target = constant_target(bootstrap, final, meta_params, state, data)
+    loss, aux = matching(target.params, final.params, data.final)
+    if keep_updates:
+      agent, agent_aux = target.agent, target.agent_aux
+    else:
+      agent, agent_aux = final, []
+    return loss, OuterResult(agent, agent_aux, target.state, aux)
+
+  return OuterLoss(bootstrap.init, apply)
 
 
-def direct_loss(loss: Loss) -> OuterLoss:
-  """Returns the outer loss of standard meta-gradients: the plain objective."""
+def direct_loss(
+  loss: Loss,
+  distance: MatchingFunction | None = None,
+  distance_weight: float = 1.0,
+) -> OuterLoss:
+  """Returns the outer loss of standard meta-gradients: the plain objective.
 
-  def outer_loss(
-    state: AgentState, meta_params: PyTree, data: MetaData
-  ) -> tuple[jax.Array, PyTree]:
+  Args:
+    loss: the plain objective; gets `None` for the meta-parameters.
+    distance: penalises the way from x^(0) to x^(K), such as STACX's KL.
+    distance_weight: of that penalty.
+  """
+
+  def apply(
+    start: AgentState,
+    final: AgentState,
+    meta_params: PyTree,
+    state: PyTree,
+    data: MetaData,
+  ) -> tuple[jax.Array, OuterResult]:
     del meta_params  # The true objective does not depend on them.
     # Judged by its gradient as an update rule, so targets are constant here.
-    frozen_params = jax.lax.stop_gradient(state.params)
-    return loss(state.params, frozen_params, None, data.inner[-1])
+    frozen_params = jax.lax.stop_gradient(final.params)
+    value, aux = loss(final.params, frozen_params, None, data.final)
+    if distance is not None:
+      penalty, _ = distance(start.params, final.params, data.final)
+      value += distance_weight * penalty
+    return value, OuterResult(final, [], state, aux)
 
-  return outer_loss
+  return OuterLoss(_no_state, apply)
+
+
+def _no_state(params: PyTree) -> tuple[()]:
+  del params
+  return ()
 
 
 def apply_updates(
@@ -226,14 +340,12 @@ def apply_updates(
   return state, auxes
 
 
-def meta_step(
+def meta_learner(
   update: UpdateRule,
   outer_loss: OuterLoss,
   meta_optimizer: optax.GradientTransformation,
-) -> Callable[[AgentState, PyTree, optax.OptState, MetaData], MetaStepOutput]:
-  """Returns one step of meta-learning: K updates and a move of w.
-
-  The agent continues from x^(K); the target's updates are thrown away.
+) -> MetaLearner:
+  """Returns meta-learning of w: a step is K updates and a move of w.
 
   Args:
     update: the agent's update rule, differentiable in meta_params.
@@ -241,31 +353,36 @@ def meta_step(
     meta_optimizer: moves the meta-parameters.
   """
 
-  def step(
-    state: AgentState,
-    meta_params: PyTree,
-    meta_opt_state: optax.OptState,
-    data: MetaData,
-  ) -> MetaStepOutput:
-    def objective(meta_params: PyTree) -> tuple[jax.Array, PyTree]:
-      final, inner_aux = apply_updates(update, state, meta_params, data.inner)
-      loss, outer_aux = outer_loss(final, meta_params, data)
-      return loss, (final, inner_aux, outer_aux)
-
-    (loss, (final, inner_aux, outer_aux)), grads = jax.value_and_grad(
-      objective, has_aux=True
-    )(meta_params)
-    steps, meta_opt_state = meta_optimizer.update(
-      grads, meta_opt_state, meta_params
+  def init(meta_params: PyTree, params: PyTree) -> MetaState:
+    return MetaState(
+      meta_params, meta_optimizer.init(meta_params), outer_loss.init(params)
     )
+
+  def step(
+    agent: AgentState, meta: MetaState, data: MetaData
+  ) -> MetaStepOutput:
+    def objective(
+      meta_params: PyTree,
+    ) -> tuple[jax.Array, tuple[Sequence[PyTree], OuterResult]]:
+      final, aux = apply_updates(update, agent, meta_params, data.inner)
+      loss, result = outer_loss.apply(
+        agent, final, meta_params, meta.outer_state, data
+      )
+      return loss, (aux, result)
+
+    (loss, (aux, result)), grads = jax.value_and_grad(objective, has_aux=True)(
+      meta.params
+    )
+    steps, opt_state = meta_optimizer.update(grads, meta.opt_state, meta.params)
     return MetaStepOutput(
-      agent=final,
-      meta_params=optax.apply_updates(meta_params, steps),
-      meta_opt_state=meta_opt_state,
+      agent=result.agent,
+      meta=MetaState(
+        optax.apply_updates(meta.params, steps), opt_state, result.state
+      ),
       meta_gradient=grads,
       outer_loss=loss,
-      inner_aux=inner_aux,
-      outer_aux=outer_aux,
+      agent_aux=[*aux, *result.agent_aux],
+      outer_aux=result.aux,
     )
 
-  return step
+  return MetaLearner(init, step)

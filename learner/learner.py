@@ -14,7 +14,8 @@ from absl import logging
 from agents import types
 from configs import checks, errors, schema
 from evaluation import records
-from learner import checkpoints, prefetch, publisher, training
+from learner import algorithm, checkpoints, prefetch, publisher, training
+from learner import metrics as metrics_lib
 from learner import progress as progress_lib
 
 _POLL_S = 0.5
@@ -63,7 +64,7 @@ class Learner:
     )
     self._recorded = self._progress.num_frames
     # Of the last step; on the device, perhaps still in the making.
-    self._metrics: training.Metrics = {}
+    self._metrics: metrics_lib.Metrics = {}
     self._publisher = publisher.ParameterPublisher()
     self._publish()
 
@@ -264,7 +265,7 @@ def _devices(config: schema.Config) -> list[jax.Device]:
 
 
 def _check_state_finite(
-  state: training.TrainingState, num_updates: int
+  state: algorithm.TrainingState, num_updates: int
 ) -> None:
   """A finite loss and gradient can still overflow in the update."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(state):

@@ -1,39 +1,96 @@
-"""Matching functions: how far a policy and value are from their target.
+"""Matching functions: how far parameters are from their target.
 
 Flennerhag et al. (2022), sections 3 and 5.2. The target comes first; gradients
-flow into the second argument alone.
+flow into the second argument alone. A function of one's own needs no
+registration: `meta.matching = 'package.module:function'` names it.
 """
 
+import importlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from agents import losses, types
-from configs import schema
+from configs import checks, schema
 
 
-class MatchingTerms(NamedTuple):
-  """Scalars: the weighted total, mean KL(target || policy), mean (dV)^2."""
+class Point(NamedTuple):
+  """Parameters, and what they say of the states to match in.
 
-  total: jax.Array
-  kl: jax.Array
-  value: jax.Array
-
-
-def kl_and_value(
-  target: types.NetworkOutput, output: types.NetworkOutput, config: schema.Meta
-) -> MatchingTerms:
-  """Returns the paper's 'KL & V', averaged over states.
-
-  Args:
-    target: logits [..., A] and values [...] of the target parameters.
-    output: the same of the K-step parameters.
-    config: the weight of each term.
+  What a function does not look at is not computed.
   """
-  kl = jnp.mean(losses.kl_divergence(target.logits, output.logits))
-  value = jnp.mean(jnp.square(target.values - output.values))
-  total = (
-    config.policy_matching_weight * kl + config.value_matching_weight * value
+
+  params: types.Params
+  # Logits [..., A] and values [...]: of the main policy, and the value that the
+  # plain objective learns.
+  output: types.HeadOutput
+
+
+# (target, point, config) -> scalar.
+MatchingFunction = Callable[[Point, Point, schema.Meta], jax.Array]
+
+
+def kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the weighted mean KL(target policy || policy), the paper's KL."""
+  divergences = losses.kl_divergence(target.output.logits, point.output.logits)
+  return config.policy_matching_weight * jnp.mean(divergences)
+
+
+def reverse_kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the weighted mean KL(policy || target policy)."""
+  divergences = losses.kl_divergence(point.output.logits, target.output.logits)
+  return config.policy_matching_weight * jnp.mean(divergences)
+
+
+def symmetric_kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the sum of both directions, the paper's KL-S (factor unknown)."""
+  return kl(target, point, config) + reverse_kl(target, point, config)
+
+
+def value(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the weighted mean squared difference of values, the paper's V."""
+  squares = jnp.square(target.output.values - point.output.values)
+  return config.value_matching_weight * jnp.mean(squares)
+
+
+def kl_value(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the paper's KL & V."""
+  return kl(target, point, config) + value(target, point, config)
+
+
+def l2(target: Point, point: Point, config: schema.Meta) -> jax.Array:
+  """Returns the squared Euclidean distance of the parameters, unweighted."""
+  del config
+  squares = jax.tree.map(
+    lambda a, b: jnp.sum(jnp.square(a - b)), target.params, point.params
   )
-  return MatchingTerms(total, kl, value)
+  return sum(jax.tree.leaves(squares), start=jnp.zeros(()))
+
+
+_FUNCTIONS: Mapping[str, MatchingFunction] = {
+  'kl': kl,
+  'reverse_kl': reverse_kl,
+  'symmetric_kl': symmetric_kl,
+  'value': value,
+  'kl_value': kl_value,
+  'l2': l2,
+}
+
+
+def get_function(name: str) -> MatchingFunction:
+  """Returns the matching function of a name, or of 'package.module:function'.
+
+  Raises:
+    ConfigError: there is no such function.
+  """
+  if name in _FUNCTIONS:
+    return _FUNCTIONS[name]
+  module, _, function = name.partition(':')
+  try:
+    return getattr(importlib.import_module(module), function)
+  except (ImportError, ValueError, AttributeError) as error:
+    raise checks.ConfigError(
+      'meta.matching', name, f'cannot be imported: {error}', tuple(_FUNCTIONS)
+    ) from error

@@ -129,8 +129,8 @@ class Prefetcher:
     """Draws one batch; None if the prefetcher was closed first."""
     replay = self._config.replay
     meta = self._config.meta
-    num_online = meta.inner_updates * replay.online_batch
-    num_replay = meta.inner_updates * replay.replay_batch
+    num_online = meta.updates_per_step * replay.online_batch
+    num_replay = meta.updates_per_step * replay.replay_batch
     num_bootstrap = meta.num_bootstrap_batches * meta.bootstrap_batch
 
     if num_replay + num_bootstrap > 0:
@@ -142,17 +142,17 @@ class Prefetcher:
     if online is None:
       return None
 
-    parts = [_split(online, meta.inner_updates)]
+    parts = [_split(online, meta.updates_per_step)]
     if num_replay > 0:
       replayed = jax.tree.map(lambda x: x[:num_replay], drawn)
-      parts.append(_split(replayed, meta.inner_updates))
-    inner = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+      parts.append(_split(replayed, meta.updates_per_step))
+    own = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
     if num_bootstrap > 0:
       extra = jax.tree.map(lambda x: x[num_replay:], drawn)
       bootstrap = _split(extra, meta.num_bootstrap_batches)
     else:
-      bootstrap = jax.tree.map(lambda x: x[:0], inner)
-    batch = self._put(training.TrainBatch(inner, bootstrap))
+      bootstrap = jax.tree.map(lambda x: x[:0], own)
+    batch = self._put(training.TrainBatch(own, bootstrap))
     return Prefetched(batch, progress.batch_statistics(online))
 
   def _read(

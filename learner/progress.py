@@ -118,9 +118,9 @@ class Progress:
         strict=True,
       )
     )
-    inner_updates = self._config.meta.inner_updates
-    self.num_updates += inner_updates
-    self.num_frames += inner_updates * self._config.frames_per_update
+    updates = self._config.meta.updates_per_step
+    self.num_updates += updates
+    self.num_frames += updates * self._config.frames_per_update
 
   def row(self, table_sizes: Mapping[str, int]) -> dict[str, float]:
     """Sums up the time since the last row, and starts anew."""

@@ -2,9 +2,18 @@
 
 import os
 
+import pytest
+
 # Tests compile much and compute little.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault(
   'XLA_FLAGS',
   '--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false',
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Tests of whole systems load the machine: one at a time, beside others."""
+  for item in items:
+    if item.get_closest_marker('system'):
+      item.add_marker(pytest.mark.xdist_group('system'))

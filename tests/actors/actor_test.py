@@ -59,7 +59,7 @@ def test_logits_are_those_of_the_policy_that_acted():
   network = networks.make_network(config.agent, 6)
   for unroll in batch:
     stacks = observations.stack_frames(unroll.frames, unroll.starts, 4)
-    logits = network.apply(source.answer[2], None, stacks[:-1]).logits
+    logits = network.apply(source.answer[2], None, stacks[:-1]).main.logits
     np.testing.assert_allclose(
       unroll.behaviour_logits, logits, rtol=1e-4, atol=1e-5
     )

@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import numpy as np
 
-from agents import networks
+from agents import networks, types
 from configs import schema
 
 
@@ -90,7 +90,8 @@ def constant_network(observe):
       del params, rng
       jax.debug.callback(observe, stacks, ordered=True)
       logits = jax.numpy.zeros((len(stacks), num_actions))
-      return networks.types.NetworkOutput(logits, logits[:, 0])
+      heads = types.HeadOutput(logits[None], logits[None, :, 0])
+      return types.NetworkOutput(heads)
 
     return hk.Transformed(init=None, apply=apply)
 

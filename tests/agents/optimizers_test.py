@@ -64,3 +64,103 @@ def test_linear_schedule_reaches_zero():
     updates, state = optimizer.update(jnp.array([1.0]), state, params)
     steps.append(float(updates[0]))
   np.testing.assert_allclose(steps, [-1.0, -0.75, -0.5, -0.25, 0.0, 0.0])
+
+
+def _steps(optimizer, num_steps=4):
+  """Updates of two parameters under fixed, uneven gradients."""
+  rng = np.random.default_rng(0)
+  params = jnp.ones(2)
+  state, updates = optimizer.init(params), []
+  for _ in range(num_steps):
+    gradient = jnp.asarray(rng.normal(size=2), jnp.float32)
+    update, state = optimizer.update(gradient, state, params)
+    updates.append(update)
+  return np.stack(updates)
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('sgd', optax.sgd(0.1)),
+    ('rmsprop', optax.rmsprop(0.1, decay=0.7, eps=1e-2)),
+    ('adam', optax.adam(0.1, 0.6, 0.8, eps=1e-2, eps_root=1e-4)),
+  ],
+)
+def test_target_optimizers_are_optaxs(name, expected):
+  config = schema.TargetOptimizer(
+    name=name,
+    learning_rate=0.1,
+    decay=0.7,
+    beta1=0.6,
+    beta2=0.8,
+    epsilon=1e-2,
+  )
+  np.testing.assert_allclose(
+    _steps(optimizers.make_target_optimizer(config)),
+    _steps(expected),
+    rtol=1e-6,
+  )
+
+
+def test_the_agents_optimizer_takes_the_same_steps():
+  # Unclipped and not annealed; so a target may go on with the agent's own.
+  for name in ('rmsprop', 'adam', 'sgd'):
+    shared = dict(name=name, learning_rate=0.1, beta1=0.6, decay=0.7)
+    agent = optimizers.make_optimizer(
+      schema.Optimizer(schedule='constant', max_grad_norm=1e3, **shared), 10
+    )
+    target = optimizers.make_target_optimizer(schema.TargetOptimizer(**shared))
+    np.testing.assert_allclose(_steps(agent), _steps(target), rtol=1e-6)
+
+
+def test_a_target_is_clipped_only_if_so_configured():
+  gradient = jnp.array([300.0, -400.0])
+  for max_grad_norm, expected in ((0.0, 1.0), (50.0, 0.1), (500.5, 1.0)):
+    optimizer = optimizers.make_target_optimizer(
+      schema.TargetOptimizer(
+        name='sgd', learning_rate=0.5, max_grad_norm=max_grad_norm
+      )
+    )
+    update, _ = optimizer.update(gradient, optimizer.init(gradient))
+    np.testing.assert_allclose(update, -0.5 * expected * gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['rmsprop', 'adam', 'sgd'])
+@pytest.mark.parametrize('max_grad_norm', [0.0, 0.5])
+@pytest.mark.parametrize('gradient', [[0.0, 0.0], [0.0, 1.0], [3.0, -4.0]])
+def test_a_targets_derivative_is_finite_too(name, max_grad_norm, gradient):
+  optimizer = optimizers.make_target_optimizer(
+    schema.TargetOptimizer(name=name, max_grad_norm=max_grad_norm)
+  )
+  state = optimizer.init(jnp.ones(2))
+  jacobian = jax.jacrev(lambda g: optimizer.update(g, state)[0])(
+    jnp.array(gradient)
+  )
+  assert np.all(np.isfinite(jacobian))
+  assert np.any(jacobian != 0.0)
+
+
+def test_the_meta_optimizer_clips_then_takes_an_adam_step():
+  config = schema.Meta(learning_rate=0.1, max_grad_norm=0.3, epsilon=0.2)
+  optimizer = optimizers.make_meta_optimizer(config)
+  params = {'a': jnp.zeros(()), 'b': jnp.zeros(())}
+  updates, _ = optimizer.update(
+    {'a': jnp.array(3.0), 'b': jnp.array(-4.0)}, optimizer.init(params), params
+  )
+  # Clipped to (0.18, -0.24); at first Adam's moments are g and g^2.
+  np.testing.assert_allclose(updates['a'], -0.1 * 0.18 / 0.38, rtol=1e-5)
+  np.testing.assert_allclose(updates['b'], 0.1 * 0.24 / 0.44, rtol=1e-5)
+
+
+def test_a_target_clips_the_gradient_not_the_step():
+  optimizer = optimizers.make_target_optimizer(
+    schema.TargetOptimizer(
+      name='rmsprop', learning_rate=0.1, max_grad_norm=0.5, epsilon=0.01
+    )
+  )
+  update, _ = optimizer.update(
+    jnp.array([3.0, -4.0]), optimizer.init(jnp.ones(2))
+  )
+  clipped = np.array([0.3, -0.4])
+  expected = -0.1 * clipped / np.sqrt(0.01 * clipped**2 + 0.01)
+  np.testing.assert_allclose(update, expected, rtol=1e-5)

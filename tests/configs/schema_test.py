@@ -23,12 +23,13 @@ def test_survives_json():
       'seed': 3,
       'env': {'game': 'breakout', 'protocol': 'small42', 'height': 50},
       'agent': {'head_hidden': [64]},
-      'meta': {'inner_updates': 2},
+      'meta': {'inner_updates': 2, 'context': {'inputs': ['reward', 'value']}},
     }
   )
   saved = json.loads(json.dumps(schema.to_dict(config)))
   assert schema.from_config_dict(saved) == config
   assert config.agent.head_hidden == (64,)
+  assert config.meta.context.inputs == ('reward', 'value')
 
 
 def test_a_protocol_sets_what_is_not_set_by_hand():
@@ -65,17 +66,23 @@ def test_derived_numbers_of_frames():
   assert config.meta.num_bootstrap_batches == 0
 
 
-def test_only_bmg_draws_batches_for_a_bootstrap():
-  for mode, expected in (('bmg', 3), ('mg', 0), ('none', 0)):
-    meta = schema.Meta(mode=mode, bootstrap_length=4)
-    assert meta.num_bootstrap_batches == expected
-
-
 def test_an_unknown_field_is_named_with_its_nearest():
   message = _error(actors={'num_actor': 4})
   assert 'actors.num_actor = 4' in message
   assert 'not a known field' in message
   assert "'num_actors'" in message
+
+
+def test_a_trust_region_needs_a_behaviour_policy():
+  message = _error(loss={'returns': 'lambda'})
+  assert 'config.loss.trust_region = 2.0' in message
+  assert "must be 0 with loss.returns='lambda'" in message
+  schema.Loss(returns='lambda', trust_region=0.0)
+
+
+def test_the_number_of_heads():
+  assert schema.Agent().num_heads == 3
+  assert schema.Agent(auxiliary_heads=0).num_heads == 1
 
 
 def test_an_unknown_game_is_named_with_its_nearest():
@@ -129,7 +136,11 @@ def test_a_whole_number_will_do_for_a_float():
     ({'replay': {'min_replay_size': 10_001}}, 'replay.min_replay_size'),
     ({'agent': {'torso': 'resnet'}}, 'agent.torso'),
     ({'agent': {'head_hidden': [0]}}, 'agent.head_hidden'),
+    ({'agent': {'auxiliary_heads': -1}}, 'agent.auxiliary_heads'),
+    ({'agent': {'torso_dtype': 'float16'}}, 'agent.torso_dtype'),
     ({'loss': {'returns': 'retrace'}}, 'loss.returns'),
+    ({'loss': {'advantage': 'gae'}}, 'loss.advantage'),
+    ({'loss': {'trust_region': -1.0}}, 'loss.trust_region'),
     ({'loss': {'rho_bar': 0.5}}, 'loss.rho_bar'),
     ({'optimizer': {'decay': 1.0}}, 'optimizer.decay'),
     ({'meta': {'mode': 'maml'}}, 'meta.mode'),

@@ -23,6 +23,7 @@ config = base.get_config()
 config.env.protocol = 'small42'
 config.agent.torso = 'small'
 config.agent.head_hidden = ()
+config.agent.auxiliary_heads = 1
 config.meta.mode = sys.argv[1]
 config.meta.bootstrap_length = 2
 config.meta.bootstrap_batch = 4
@@ -47,10 +48,10 @@ for num_devices in (1, 2, 4):
   state = step.init(0)
   for batch in batches:
     placed = step.put(batch)
-    assert len(placed.inner.frames.sharding.device_set) == num_devices
+    assert len(placed.own.frames.sharding.device_set) == num_devices
     state, metrics = step.step(state, placed)
   flat = np.concatenate(
-    [np.ravel(x) for x in jax.tree.leaves((state.params, state.meta_params))])
+    [np.ravel(x) for x in jax.tree.leaves((state.params, state.meta.params))])
   results.append({
     'params': flat.tolist(),
     'metrics': {k: float(v) for k, v in metrics.items()},

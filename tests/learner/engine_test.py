@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.experimental import enable_x64
 
-from learner import engine
+from learner import engine, mixed_mode
 
 
 def _quadratic_loss(params, frozen_params, meta_params, batch):
@@ -40,19 +40,17 @@ def test_one_meta_step_by_hand():
   loss = engine.bootstrapped_loss(
     engine.grounded_bootstrap(update, update), _squared_distance
   )
-  meta_optimizer = optax.sgd(10.0)
-  step = engine.meta_step(update, loss, meta_optimizer)
-  w = jnp.array(2.0)
-  output = step(
-    engine.AgentState(jnp.array([1.0]), opt_state),
-    w,
-    meta_optimizer.init(w),
-    engine.MetaData([jnp.zeros(1)], []),
+  learner = engine.meta_learner(update, loss, optax.sgd(10.0))
+  agent = engine.AgentState(jnp.array([1.0]), opt_state)
+  output = learner.step(
+    agent,
+    learner.init(jnp.array(2.0), agent.params),
+    engine.MetaData([jnp.zeros(1)], [], jnp.zeros(1)),
   )
   np.testing.assert_allclose(output.agent.params, [0.8], rtol=1e-6)
   np.testing.assert_allclose(output.outer_loss, 0.08**2, rtol=1e-5)
   np.testing.assert_allclose(output.meta_gradient, -0.016, rtol=1e-5)
-  np.testing.assert_allclose(output.meta_params, 2.16, rtol=1e-5)
+  np.testing.assert_allclose(output.meta.params, 2.16, rtol=1e-5)
 
 
 def test_target_takes_learned_steps_then_a_plain_one():
@@ -60,12 +58,14 @@ def test_target_takes_learned_steps_then_a_plain_one():
   # batch 0: 0.8 -> 0.84 -> 1.272 -> 1.1448.
   update, opt_state = _sgd_updates(0.1)
   bootstrap = engine.grounded_bootstrap(update, update)
-  target = bootstrap(
+  target = bootstrap.make(
     engine.AgentState(jnp.array([0.8]), opt_state),
     jnp.array(2.0),
-    engine.MetaData([jnp.array([0.0])], [jnp.array([1.0]), jnp.array([3.0])]),
+    (),
+    engine.MetaData([], [jnp.array([1.0]), jnp.array([3.0])], jnp.array([0.0])),
   )
-  np.testing.assert_allclose(target, [1.1448], rtol=1e-6)
+  np.testing.assert_allclose(target.params, [1.1448], rtol=1e-6)
+  np.testing.assert_allclose(target.agent.params, [1.272], rtol=1e-6)
 
 
 def test_no_gradient_flows_through_the_target():
@@ -75,13 +75,12 @@ def test_no_gradient_flows_through_the_target():
     # A matching function that looks at the target alone.
     lambda target, params, batch: (jnp.sum(target**2), None),
   )
-  step = engine.meta_step(update, loss, optax.sgd(1.0))
-  w = jnp.array(2.0)
-  output = step(
-    engine.AgentState(jnp.array([1.0]), opt_state),
-    w,
-    optax.sgd(1.0).init(w),
-    engine.MetaData([jnp.ones(1)], [jnp.ones(1) * 3.0] * 2),
+  learner = engine.meta_learner(update, loss, optax.sgd(1.0))
+  agent = engine.AgentState(jnp.array([1.0]), opt_state)
+  output = learner.step(
+    agent,
+    learner.init(jnp.array(2.0), agent.params),
+    engine.MetaData([jnp.ones(1)], [jnp.ones(1) * 3.0] * 2, jnp.ones(1)),
   )
   assert output.outer_loss > 0.0
   np.testing.assert_array_equal(output.meta_gradient, 0.0)
@@ -123,9 +122,9 @@ def test_derivative_of_the_mixed_mode_gradient(argument):
       )[0]
 
     def mixed_gradient(params, meta_params):
-      return engine.mixed_mode_gradient(_regression_loss)(
-        params, meta_params, batch
-      )[0]
+      return mixed_mode.gradient(_regression_loss)(params, meta_params, batch)[
+        0
+      ]
 
     point = (params, meta_params)
     actual = jax.grad(summary(mixed_gradient), argument)(*point)
@@ -159,14 +158,14 @@ def test_meta_gradient_of_a_quadratic_in_closed_form(num_updates):
   learning_rate, w, x0 = 0.1, 1.5, 2.0
   with enable_x64():
     update, opt_state = _sgd_updates(learning_rate)
-    step = engine.meta_step(
+    learner = engine.meta_learner(
       update, engine.direct_loss(_quadratic_loss), optax.sgd(1.0)
     )
-    output = step(
-      engine.AgentState(jnp.array([x0]), opt_state),
-      jnp.array(w),
-      optax.sgd(1.0).init(jnp.array(w)),
-      engine.MetaData([jnp.zeros(1)] * num_updates, []),
+    agent = engine.AgentState(jnp.array([x0]), opt_state)
+    output = learner.step(
+      agent,
+      learner.init(jnp.array(w), agent.params),
+      engine.MetaData([jnp.zeros(1)] * num_updates, [], jnp.zeros(1)),
     )
   shrink = 1 - learning_rate * w
   expected = (
@@ -178,3 +177,38 @@ def test_meta_gradient_of_a_quadratic_in_closed_form(num_updates):
     * x0
   )
   np.testing.assert_allclose(output.meta_gradient, expected, rtol=1e-10)
+
+
+def test_the_agent_can_keep_the_targets_updates():
+  # As above, from 1: 0.8, then 1.04 on batch 2; only the plain step is dropped.
+  update, opt_state = _sgd_updates(0.1)
+  loss = engine.bootstrapped_loss(
+    engine.grounded_bootstrap(update, update),
+    _squared_distance,
+    keep_updates=True,
+  )
+  learner = engine.meta_learner(update, loss, optax.sgd(1.0))
+  agent = engine.AgentState(jnp.array([1.0]), opt_state)
+  data = engine.MetaData([jnp.zeros(1)], [jnp.array([2.0])], jnp.array([2.0]))
+  output = learner.step(agent, learner.init(jnp.array(2.0), agent.params), data)
+  np.testing.assert_allclose(output.agent.params, [1.04], rtol=1e-6)
+  assert len(output.agent_aux) == 2
+
+
+@pytest.mark.parametrize(
+  ('bootstrap', 'expected'),
+  # From 0.8, two steps towards 2: with w = 2 both, with w = 1 both.
+  [
+    (engine.learned_bootstrap, 2.0 - 1.2 * 0.8**2),
+    (engine.plain_bootstrap, 2.0 - 1.2 * 0.9**2),
+  ],
+)
+def test_targets_of_one_kind_of_update(bootstrap, expected):
+  update, opt_state = _sgd_updates(0.1)
+  target = bootstrap(update).make(
+    engine.AgentState(jnp.array([0.8]), opt_state),
+    jnp.array(2.0),
+    (),
+    engine.MetaData([], [jnp.array([2.0])], jnp.array([2.0])),
+  )
+  np.testing.assert_allclose(target.params, [expected], rtol=1e-6)

@@ -16,7 +16,11 @@ def tiny_config(**overrides) -> schema.Config:
     'num_frames': 32 * 6,
     'env': {'protocol': 'small42', 'frame_stack': 2},
     'actors': {'unroll_length': 4},
-    'agent': {'torso': 'small', 'head_hidden': (8,)},
+    'agent': {
+      'torso': 'small',
+      'head_hidden': (8,),
+      'auxiliary_heads': 0,
+    },
     'replay': {'online_batch': 2, 'replay_batch': 1},
     'meta': {'mode': 'none', 'bootstrap_batch': 2},
     'learner': {'log_period_s': 1e-6, 'num_devices': 1},

@@ -52,13 +52,22 @@ def _rows(workdir):
   [
     {'mode': 'none'},
     {'mode': 'bmg', 'inner_updates': 2, 'bootstrap_length': 2},
+    {
+      'mode': 'bmg',
+      'bootstrap_length': 2,
+      'target_data': 'online',
+      'target_optimizer': {'name': 'adam'},
+      'context': {'inputs': ('reward', 'td_error', 'value')},
+    },
   ],
 )
 def test_a_resumed_run_is_bit_for_bit_that_without_a_stop(tmp_path, meta):
   config = fakes.tiny_config(
-    meta=meta, replay={'online_batch': 2, 'replay_batch': 1}
+    meta=meta,
+    agent={'auxiliary_heads': 1},
+    replay={'online_batch': 2, 'replay_batch': 1},
   )
-  updates_per_step = config.meta.inner_updates
+  updates_per_step = config.meta.updates_per_step
   extra = config.meta.num_bootstrap_batches * config.meta.bootstrap_batch
   fakes.run(_make(config, tmp_path / 'whole'), until=6)
 

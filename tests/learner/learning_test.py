@@ -49,7 +49,7 @@ def _config(mode):
   )
   return schema.Config(
     env=schema.Environment(height=_SIZE, width=_SIZE, grayscale=True),
-    agent=schema.Agent(torso='small', head_hidden=()),
+    agent=schema.Agent(torso='small', head_hidden=(), auxiliary_heads=0),
     replay=schema.Replay(online_batch=_GAMES, replay_batch=0),
     optimizer=schema.Optimizer(
       name='adam', learning_rate=1e-3, epsilon=1e-5, max_grad_norm=0.5
@@ -67,7 +67,7 @@ class _Players:
     @jax.jit
     def act(params, frames, starts, key):
       stacked = observations.stack_frames(frames, starts, _S)[:, 0]
-      logits = network.apply(params, None, stacked).logits
+      logits = network.apply(params, None, stacked).main.logits
       return jax.random.categorical(key, logits), logits
 
     self._act = act
@@ -113,18 +113,18 @@ def test_learns_to_catch(mode):
   config = _config(mode)
   train_step = training.TrainStep(config, _A, jax.devices()[:1])
   state = train_step.init(seed=0)
-  initial = {name: float(x) for name, x in state.meta_params.items()}
+  initial = jax.tree.map(np.array, state.meta.params)
   players = _Players(config)
   for _ in range(400):
-    inner = jax.tree.map(lambda x: x[None], players.play(state.params))
-    nothing = jax.tree.map(lambda x: x[:0], inner)
-    batch = train_step.put(training.TrainBatch(inner, nothing))
+    own = jax.tree.map(lambda x: x[None], players.play(state.params))
+    nothing = jax.tree.map(lambda x: x[:0], own)
+    batch = train_step.put(training.TrainBatch(own, nothing))
     state, metrics = train_step.step(state, batch)
     assert bool(metrics['finite'])
   # Random play catches one ball in seven or so: a mean of about -0.7.
   assert np.mean(players.rewards[:100]) < -0.3
   assert np.mean(players.rewards[-200:]) > 0.8
-  moved = {name for name in initial if state.meta_params[name] != initial[name]}
+  moved = {name for name in initial if state.meta.params[name] != initial[name]}
   # These data are on-policy, where the leak of V-trace makes no difference.
   learned = set() if mode == 'none' else set(initial)
   assert moved - {'leak'} == learned - {'leak'}

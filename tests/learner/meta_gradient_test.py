@@ -1,296 +1,328 @@
-"""The agent's meta-gradients against central finite differences, in float64.
+"""Meta-gradients against central finite differences, in float64.
 
-A small agent with the real losses, optimisers and clipping.
+Every meta-parameter of every head, every matching function, every kind of
+target, K in {1, 2, 3}, L in {1, 2, 4}, through clipping and every optimiser.
 """
 
 import dataclasses
 
-import haiku as hk
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from jax.experimental import enable_x64
 
-from agents import losses, meta_parameters, optimizers, types
+from agents import meta_parameters, optimizers, types
 from configs import schema
-from learner import engine, training
+from configs.meta import MATCHING
+from learner import algorithm, engine, matching, objectives
+from tests.learner import small_agent
 
-_B, _T, _A, _FEATURES = 3, 4, 3, 5
-
-
-def _network():
-  """A small MLP in place of a convolutional torso; any dtype."""
-
-  def forward(observations):
-    hidden = jnp.tanh(hk.Linear(6)(observations.astype(jnp.float64) / 255.0))
-    logits = hk.Linear(_A)(hidden)
-    values = hk.Linear(1)(hidden)[..., 0]
-    return types.NetworkOutput(logits, values)
-
-  return hk.transform(forward)
+_LENGTHS = (1, 2, 4)
+_TARGETS = ('grounded', 'meta_learned', 'plain')
 
 
-def _config(**meta):
-  defaults = schema.MetaParameters()
-  # Away from the sigmoids' flat ends, and different from the fixed values.
-  parameters = {
-    spec.name: dataclasses.replace(
-      getattr(defaults, spec.name),
-      initial=0.7 * getattr(defaults, spec.name).high,
+class _Problem:
+  """An agent some updates old, its objectives, and data."""
+
+  def __init__(self, config):
+    network = self.network = small_agent.network()
+    self.config = config
+    self.parametrization = meta_parameters.make_parametrization(
+      config.meta, small_agent.HEADS
     )
-    for spec in dataclasses.fields(defaults)
-  }
-  return schema.Config(
-    num_frames=10_000_000,
-    loss=schema.Loss(rho_bar=1.3),
-    optimizer=schema.Optimizer(learning_rate=0.05, max_grad_norm=0.05),
-    meta=schema.Meta(parameters=schema.MetaParameters(**parameters), **meta),
-  )
-
-
-def _data(seed):
-  rng = np.random.default_rng(seed)
-  return training.LearnerData(
-    observations=jnp.asarray(
-      rng.integers(0, 255, size=(_B, _T + 1, _FEATURES)), jnp.uint8
-    ),
-    transitions=losses.Transitions(
-      actions=jnp.asarray(rng.integers(_A, size=(_B, _T)), jnp.int32),
-      rewards=jnp.asarray(rng.normal(size=(_B, _T))),
-      discounts=jnp.asarray(1.0 * (rng.random((_B, _T)) > 0.1)),
-      behaviour_logits=jnp.asarray(rng.normal(size=(_B, _T, _A))),
-      is_online=jnp.ones(_B),
-    ),
-  )
-
-
-def _problem(config, num_bootstrap):
-  network = _network()
-  params = network.init(jax.random.key(0), jnp.zeros((1, _FEATURES), jnp.uint8))
-  params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-  optimizer = optimizers.make_optimizer(config.optimizer, config.total_updates)
-  agent = engine.AgentState(params, optimizer.init(params))
-  # A few updates first, so that the optimiser's statistics are not zero.
-  objectives = training.make_objectives(config, network)
-  plain_update = engine.gradient_update(objectives.plain_loss, optimizer)
-  for seed in (100, 101):
-    agent, _ = jax.jit(plain_update)(agent, None, _data(seed))
-  data = engine.MetaData(
-    inner=[_data(i) for i in range(config.meta.inner_updates)],
-    bootstrap=[_data(50 + i) for i in range(num_bootstrap)],
-  )
-  return objectives, optimizer, agent, data
-
-
-def _naive_update(loss, optimizer):
-  """The update rule in plain code, so that the oracle shares no trick."""
-
-  def update(state, meta_params, batch):
-    grads, _ = jax.grad(loss, has_aux=True)(
-      state.params, state.params, meta_params, batch
+    self.objectives = objectives.make_objectives(
+      config, network, self.parametrization
     )
-    steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return engine.AgentState(
-      optax.apply_updates(state.params, steps), opt_state
+    self.optimizer = optimizers.make_optimizer(
+      config.optimizer, config.total_updates
+    )
+    self.meta_params = self.parametrization.init(jax.random.key(1))
+    # The heads' meta-parameters start alike; a test should tell them apart.
+    self.meta_params = jax.tree.map(
+      lambda x: x + jnp.linspace(0.0, 0.5, small_agent.HEADS), self.meta_params
+    )
+    params = network.init(
+      jax.random.key(0), jnp.zeros((1, small_agent.FEATURES), jnp.uint8)
+    )
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    self.learned = small_agent.plain_update(
+      self.objectives.inner_loss, self.optimizer
+    )
+    self.plain = small_agent.plain_update(
+      self.objectives.plain_loss, self.optimizer
+    )
+    # A few updates first, so that the optimiser's statistics are not zero.
+    self.agent = small_agent.apply_all(
+      self.learned,
+      engine.AgentState(params, self.optimizer.init(params)),
+      self.meta_params,
+      [small_agent.batch(100), small_agent.batch(101)],
+    )
+    self.inner = [
+      small_agent.batch(i) for i in range(config.meta.inner_updates)
+    ]
+    self.fresh = [small_agent.batch(50 + i) for i in range(max(_LENGTHS) - 1)]
+
+  def final_params(self, meta_params):
+    """x^(K) as a function of w, in plain code."""
+    return small_agent.apply_all(
+      self.learned, self.agent, meta_params, self.inner
+    ).params
+
+  def target(self, kind, length):
+    """The target's parameters, in plain code."""
+    agent = small_agent.apply_all(
+      self.learned, self.agent, self.meta_params, self.inner
+    )
+    first = self.plain if kind == 'plain' else self.learned
+    last = self.learned if kind == 'meta_learned' else self.plain
+    agent = small_agent.apply_all(
+      first, agent, self.meta_params, self.fresh[: length - 1]
+    )
+    return last(agent, self.meta_params, self.inner[-1]).params
+
+  def bootstrap(self, kind):
+    """The engine's bootstrap of that kind."""
+    update = engine.gradient_update(self.objectives.inner_loss, self.optimizer)
+    plain = engine.gradient_update(self.objectives.plain_loss, self.optimizer)
+    if kind == 'plain':
+      return engine.plain_bootstrap(plain)
+    if kind == 'meta_learned':
+      return engine.learned_bootstrap(update)
+    return engine.grounded_bootstrap(update, plain)
+
+  def all_matches(self, target, params, data):
+    """[6]: every matching function at once."""
+    images = data.observations[:, :-1].reshape(-1, small_agent.FEATURES)
+    points = [
+      matching.Point(x, self.network.apply(x, None, images).outer)
+      for x in (target, params)
+    ]
+    matches = [
+      matching.get_function(name)(*points, self.config.meta)
+      for name in MATCHING
+    ]
+    return jnp.stack(matches), None
+
+
+_SOME_CASES = [('grounded', 2), ('meta_learned', 1), ('plain', 4)]
+_ALL_CASES = [(kind, length) for kind in _TARGETS for length in _LENGTHS]
+
+
+@pytest.mark.parametrize(
+  ('optimizer', 'cases'),
+  [('rmsprop', _ALL_CASES), ('adam', _SOME_CASES), ('sgd', _SOME_CASES)],
+)
+@pytest.mark.parametrize('inner_updates', [1, 2, 3])
+def test_bootstrapped(inner_updates, optimizer, cases):
+  with enable_x64():
+    problem = _Problem(
+      small_agent.config(optimizer, inner_updates=inner_updates)
     )
 
-  return update
+    def outer_losses(meta_params):
+      update = engine.gradient_update(
+        problem.objectives.inner_loss, problem.optimizer
+      )
+      final, _ = engine.apply_updates(
+        update, problem.agent, meta_params, problem.inner
+      )
+      values = []
+      for kind, length in cases:
+        loss = engine.bootstrapped_loss(
+          problem.bootstrap(kind), problem.all_matches
+        )
+        data = engine.MetaData(
+          problem.inner, problem.fresh[: length - 1], problem.inner[-1]
+        )
+        values.append(
+          loss.apply(problem.agent, final, meta_params, (), data)[0]
+        )
+      return jnp.stack(values)
 
+    targets = [problem.target(*case) for case in cases]
+    targets = jax.tree.map(lambda *x: jnp.stack(x), *targets)
 
-def _naive_updates(update, agent, meta_params, batches):
-  for batch in batches:
-    agent = update(agent, meta_params, batch)
-  return agent
+    def losses_at(meta_params):
+      params = problem.final_params(meta_params)
+      return jax.vmap(
+        lambda target: problem.all_matches(target, params, problem.inner[-1])[0]
+      )(targets)
 
-
-def _finite_differences(function, meta_params, step=1e-5):
-  """Central differences of a scalar function of the logits, all at once."""
-  logits = jnp.stack([meta_params[name] for name in types.Hypers._fields])
-
-  def of_vector(vector):
-    return function(dict(zip(types.Hypers._fields, vector, strict=True)))
-
-  values = jax.vmap(of_vector)
-  basis = jnp.eye(len(logits)) * step
-  difference = (values(logits + basis) - values(logits - basis)) / (2 * step)
-  return dict(zip(types.Hypers._fields, difference, strict=True))
-
-
-def _assert_close(actual, expected):
-  assert set(actual) == set(types.Hypers._fields)
-  largest = max(abs(x) for x in expected.values())
-  for name in expected:
+    # {name: [case, matching function, head]}.
+    actual = jax.jit(jax.jacrev(outer_losses))(problem.meta_params)
+    # [meta-parameter and head, case, matching function].
+    expected = jax.jit(
+      lambda w: small_agent.directional_differences(
+        losses_at, w, small_agent.basis(w)
+      )
+    )(problem.meta_params)
+    flat = jnp.concatenate([actual[name] for name in sorted(actual)], axis=-1)
+    assert flat.shape == (
+      len(cases),
+      len(MATCHING),
+      len(types.Hypers._fields) * small_agent.HEADS,
+    )
+    expected = jnp.moveaxis(expected, 0, -1)
+    scale = jnp.max(jnp.abs(expected), axis=-1, keepdims=True)
     np.testing.assert_allclose(
-      actual[name],
-      expected[name],
-      rtol=1e-5,
-      atol=1e-6 * largest,
-      err_msg=name,
+      flat / scale, expected / scale, rtol=2e-5, atol=2e-6
     )
-    assert actual[name] != 0.0, f'{name} has no gradient at all'
-
-
-def _with_optimizer(config, name):
-  # SGD steps on a clipped gradient are tiny without a larger rate, and their
-  # finite differences then drown in rounding errors.
-  learning_rate = 2.0 if name == 'sgd' else config.optimizer.learning_rate
-  optimizer = dataclasses.replace(
-    config.optimizer, name=name, learning_rate=learning_rate
-  )
-  return dataclasses.replace(config, optimizer=optimizer)
-
-
-@pytest.mark.parametrize('optimizer_name', ['rmsprop', 'adam', 'sgd'])
-@pytest.mark.parametrize('inner_updates', [1, 2, 3])
-def test_bootstrapped(inner_updates, optimizer_name):
-  with enable_x64():
-    config = _with_optimizer(
-      _config(mode='bmg', inner_updates=inner_updates), optimizer_name
-    )
-    objectives, optimizer, agent, data = _problem(config, num_bootstrap=3)
-    meta_params = meta_parameters.initial(config.meta.parameters)
-    update = _naive_update(objectives.inner_loss, optimizer)
-    plain_update = _naive_update(objectives.plain_loss, optimizer)
-    take_step = jax.jit(update)
-
-    def final_params(meta_params):
-      return _naive_updates(update, agent, meta_params, data.inner).params
-
-    @jax.jit
-    def differences(target):
-      return _finite_differences(
-        lambda w: objectives.matching(target, final_params(w), data.inner[-1])[
-          0
-        ],
-        meta_params,
-      )
-
-    for bootstrap_length in (1, 2, 4):
-      bootstrap = data.bootstrap[: bootstrap_length - 1]
-      state = _naive_updates(
-        take_step, agent, meta_params, [*data.inner, *bootstrap]
-      )
-      target = jax.jit(plain_update)(state, None, data.inner[-1]).params
-      step = _engine_step(objectives, optimizer, config)
-      output = jax.jit(step)(
-        agent, meta_params, data._replace(bootstrap=bootstrap)
-      )
-      _assert_close(output.meta_gradient, differences(target))
-
-
-def _engine_step(objectives, optimizer, config):
-  update = engine.gradient_update(objectives.inner_loss, optimizer)
-  plain_update = engine.gradient_update(objectives.plain_loss, optimizer)
-  meta_optimizer = optimizers.make_meta_optimizer(config.meta)
-  step = engine.meta_step(
-    update,
-    engine.bootstrapped_loss(
-      engine.grounded_bootstrap(update, plain_update), objectives.matching
-    ),
-    meta_optimizer,
-  )
-  return lambda agent, meta_params, data: step(
-    agent, meta_params, meta_optimizer.init(meta_params), data
-  )
+    assert (flat != 0.0).all(), 'a meta-parameter has no gradient at all'
 
 
 @pytest.mark.parametrize('inner_updates', [1, 2, 3])
-def test_standard(inner_updates):
+@pytest.mark.parametrize('kl_weight', [0.0, 0.5])
+def test_standard(inner_updates, kl_weight):
   with enable_x64():
-    config = _config(mode='mg', inner_updates=inner_updates)
-    objectives, optimizer, agent, data = _problem(config, 0)
-    meta_params = meta_parameters.initial(config.meta.parameters)
-    update = _naive_update(objectives.inner_loss, optimizer)
-
-    def final_params(meta_params):
-      return _naive_updates(update, agent, meta_params, data.inner).params
-
+    problem = _Problem(
+      small_agent.config(
+        mode='mg', inner_updates=inner_updates, outer_kl_weight=kl_weight
+      )
+    )
+    data = engine.MetaData(problem.inner, [], problem.inner[-1])
     # The outer objective's own gradient is a semi-gradient, with constant
     # targets; x^(K)(w) is what finite differences must move.
-    params = jax.jit(final_params)(meta_params)
-    outer_gradient, _ = jax.grad(objectives.plain_loss, has_aux=True)(
-      params, params, None, data.inner[-1]
-    )
+    params = problem.final_params(problem.meta_params)
+
+    def outer_loss(params, frozen_params):
+      loss, _ = problem.objectives.plain_loss(
+        params, frozen_params, None, data.final
+      )
+      change, _ = problem.objectives.policy_change(
+        problem.agent.params, params, data.final
+      )
+      return loss + kl_weight * change
+
+    gradient = jax.jit(jax.grad(outer_loss))(params, params)
 
     def projected(meta_params):
       products = jax.tree.map(
-        lambda x, g: jnp.sum(x * g), final_params(meta_params), outer_gradient
+        lambda x, g: jnp.sum(x * g), problem.final_params(meta_params), gradient
       )
       return sum(jax.tree.leaves(products))
 
-    expected = jax.jit(lambda: _finite_differences(projected, meta_params))()
-    meta_optimizer = optimizers.make_meta_optimizer(config.meta)
-    step = engine.meta_step(
-      engine.gradient_update(objectives.inner_loss, optimizer),
-      engine.direct_loss(objectives.plain_loss),
-      meta_optimizer,
+    expected = jax.jit(
+      lambda w: small_agent.directional_differences(
+        projected, w, small_agent.basis(w)
+      )
+    )(problem.meta_params)
+    learner = engine.meta_learner(
+      engine.gradient_update(problem.objectives.inner_loss, problem.optimizer),
+      algorithm._make_outer_loss(
+        problem.config, problem.objectives, None, problem.optimizer
+      ),
+      optax.sgd(1.0),
     )
-    output = jax.jit(step)(
-      agent, meta_params, meta_optimizer.init(meta_params), data
+    meta = learner.init(problem.meta_params, params)
+    output = jax.jit(learner.step)(problem.agent, meta, data)
+    actual, _ = jax.flatten_util.ravel_pytree(output.meta_gradient)
+    scale = jnp.max(jnp.abs(expected))
+    np.testing.assert_allclose(
+      actual / scale, expected / scale, rtol=1e-5, atol=1e-6
     )
-    _assert_close(output.meta_gradient, expected)
+    assert (actual != 0.0).all()
 
 
-def test_sgd_target_with_l2_matching_is_the_standard_meta_gradient():
-  # Paper, section 3: BMG(SGD with step 1/2, L2, L = 1) = MG.
+def test_the_policy_change_is_the_kl_from_the_old_policy():
   with enable_x64():
-    config = _config(mode='bmg')
-    objectives, optimizer, agent, data = _problem(config, 0)
-    meta_params = meta_parameters.initial(config.meta.parameters)
-    update = engine.gradient_update(objectives.inner_loss, optimizer)
+    problem = _Problem(small_agent.config())
+    data = problem.inner[0]
+    old, new = problem.agent.params, problem.final_params(problem.meta_params)
+    network = small_agent.network()
+    images = data.observations[:, :-1].reshape(-1, small_agent.FEATURES)
+    p, q = (
+      jax.nn.softmax(network.apply(params, None, images).main.logits)
+      for params in (new, old)
+    )
+    expected = np.mean(np.sum(p * np.log(p / q), axis=-1))
+    actual, _ = problem.objectives.policy_change(old, new, data)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
-    def sgd_target(state, meta_params, data):
-      grads, _ = jax.grad(objectives.plain_loss, has_aux=True)(
-        state.params, state.params, None, data.inner[-1]
-      )
-      return jax.tree.map(lambda x, g: x - 0.5 * g, state.params, grads)
 
-    def l2_matching(target, params, batch):
-      squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), target, params)
-      return sum(jax.tree.leaves(squares)), None
-
+@pytest.mark.parametrize('inner_updates', [1, 2])
+def test_sgd_target_with_l2_matching_is_the_standard_meta_gradient(
+  inner_updates,
+):
+  # Paper, section 3: BMG(SGD with step 1/2, L2, L = 1) = MG (= STACX).
+  with enable_x64():
     gradients = []
-    for outer_loss in (
-      engine.bootstrapped_loss(sgd_target, l2_matching),
-      engine.direct_loss(objectives.plain_loss),
+    for meta in (
+      {
+        'mode': 'bmg',
+        'matching': 'l2',
+        'target_optimizer': schema.TargetOptimizer('sgd', learning_rate=0.5),
+      },
+      {'mode': 'mg'},
     ):
-      step = engine.meta_step(update, outer_loss, optax.sgd(1.0))
-      meta_opt_state = optax.sgd(1.0).init(meta_params)
-      output = step(agent, meta_params, meta_opt_state, data)
-      gradients.append(output.meta_gradient)
-    for name in meta_params:
-      np.testing.assert_allclose(
-        gradients[0][name], gradients[1][name], rtol=1e-10, atol=1e-16
+      problem = _Problem(
+        small_agent.config(inner_updates=inner_updates, **meta)
       )
+      learning = algorithm.make_learning(problem.config, small_agent.network())
+      state = _state(problem, learning)
+      data = algorithm.StepData(problem.inner, [])
+      state, _ = jax.jit(learning.step)(state, data)
+      gradients.append(state.meta_gradient)
+    for name, gradient in gradients[0].items():
+      np.testing.assert_allclose(
+        gradient, gradients[1][name], rtol=1e-10, atol=1e-16
+      )
+
+
+def _state(problem, learning):
+  state = learning.init(
+    jax.random.key(0), jnp.zeros((1, small_agent.FEATURES), jnp.uint8)
+  )
+  return state._replace(
+    params=problem.agent.params,
+    opt_state=problem.agent.opt_state,
+    meta=state.meta._replace(
+      params=jax.tree.map(
+        lambda x, new: new.astype(x.dtype),
+        state.meta.params,
+        problem.meta_params,
+      )
+    ),
+  )
 
 
 def test_inner_update_is_the_same_with_and_without_meta_learning():
   # With every meta-parameter at its fixed value, the update that the
-  # meta-learned path makes is the plain one.
+  # meta-learned path makes is that with fixed hyper-parameters.
   with enable_x64():
-    config = _config(mode='bmg')
     parameters = {
       spec.name: schema.MetaParameter(
         learned=True, initial=0.5, low=0.0, high=1.0, fixed=0.5
       )
       for spec in dataclasses.fields(schema.MetaParameters)
     }
-    config = dataclasses.replace(
-      config,
-      meta=schema.Meta(parameters=schema.MetaParameters(**parameters)),
+    problem = _Problem(
+      small_agent.config(parameters=schema.MetaParameters(**parameters))
     )
-    objectives, optimizer, agent, data = _problem(config, 0)
-    meta_params = meta_parameters.initial(config.meta.parameters)
-    with_meta, _ = engine.gradient_update(objectives.inner_loss, optimizer)(
-      agent, meta_params, data.inner[0]
-    )
-    without = _naive_update(objectives.plain_loss, optimizer)(
-      agent, None, data.inner[0]
-    )
+    meta_params = problem.parametrization.init(jax.random.key(1))
+    data = problem.inner[0]
+    with_meta, _ = engine.gradient_update(
+      problem.objectives.inner_loss, problem.optimizer
+    )(problem.agent, meta_params, data)
+    without = small_agent.plain_update(
+      problem.objectives.fixed_loss, problem.optimizer
+    )(problem.agent, None, data)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15),
       with_meta.params,
       without.params,
     )
+
+
+def test_the_plain_objective_is_that_of_the_main_policy_and_its_outer_critic():
+  with enable_x64():
+    problem = _Problem(small_agent.config())
+    gradient, _ = jax.grad(problem.objectives.plain_loss, has_aux=True)(
+      problem.agent.params, problem.agent.params, None, problem.inner[0]
+    )
+    # Linear layers in order: torso, policies, values, outer value.
+    moved = {name for name, x in gradient.items() if (x['w'] != 0.0).any()}
+    assert moved == {'linear', 'linear_1', 'linear_5'}

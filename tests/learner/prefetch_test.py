@@ -37,7 +37,7 @@ def test_batches_hold_online_unrolls_first_and_fresh_replay_for_bootstrap():
   first, second = _first_batches(config, 2)
   r = 10**6
   np.testing.assert_array_equal(
-    first.batch.inner.actor_run_id,
+    first.batch.own.actor_run_id,
     [[0, 1, r, r + 1, r + 2], [2, 3, r + 3, r + 4, r + 5]],
   )
   np.testing.assert_array_equal(
@@ -45,11 +45,11 @@ def test_batches_hold_online_unrolls_first_and_fresh_replay_for_bootstrap():
     [[r + 6, r + 7], [r + 8, r + 9], [r + 10, r + 11]],
   )
   np.testing.assert_array_equal(
-    second.batch.inner.actor_run_id[:, :3],
+    second.batch.own.actor_run_id[:, :3],
     [[4, 5, r + 12], [6, 7, r + 15]],
   )
   # [K, B, T + S, H, W, C] and [L - 1, R, T + S, H, W, C].
-  assert first.batch.inner.frames.shape == (2, 5, 6, 42, 42, 1)
+  assert first.batch.own.frames.shape == (2, 5, 6, 42, 42, 1)
   assert first.batch.bootstrap.frames.shape == (3, 2, 6, 42, 42, 1)
   # Statistics are those of the online unrolls: 1 and 3 ended a game.
   np.testing.assert_array_equal(first.statistics.episode_returns, [1, 3])
@@ -59,7 +59,7 @@ def test_batches_hold_online_unrolls_first_and_fresh_replay_for_bootstrap():
 def test_without_a_bootstrap_its_batches_are_empty():
   config = fakes.tiny_config(replay={'online_batch': 2, 'replay_batch': 1})
   (item,) = _first_batches(config, 1)
-  assert item.batch.inner.rewards.shape == (1, 3, 4)
+  assert item.batch.own.rewards.shape == (1, 3, 4)
   assert item.batch.bootstrap.rewards.shape == (0, 3, 4)
 
 
@@ -75,7 +75,7 @@ def test_replay_is_left_alone_when_nothing_is_drawn_from_it():
   )
   item = feed.get(threading.Event())
   feed.close()
-  np.testing.assert_array_equal(item.batch.inner.actor_run_id, [[0, 1]])
+  np.testing.assert_array_equal(item.batch.own.actor_run_id, [[0, 1]])
 
 
 def test_reads_ahead_no_further_than_configured():

@@ -1,0 +1,12 @@
+"""BMG (V): matches values only."""
+
+import ml_collections
+
+from configs import ablations
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the configuration."""
+  config = ablations.one_update_ahead()
+  config.meta.matching = 'value'
+  return config
