@@ -8,6 +8,7 @@ docs/benchmarks.md says what the variants are and how to read the figures.
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -67,7 +68,7 @@ class Cost:
   flops: float
   temporary_bytes: int
   compile_seconds: float
-  # Of each repeat; and of a plain update just before it.
+  # Of each repeat, if there are any; and of a plain update just before it.
   seconds: Sequence[float]
   plain_seconds: Sequence[float]
   # Relative difference of the meta-gradient from the engine's; naive ones only.
@@ -81,7 +82,7 @@ class Cost:
     ]
     return {
       'flops': self.flops / self.updates / plain.flops,
-      'time': statistics.median(times) / self.updates,
+      'time': _median(times) / self.updates,
       'memory': self.temporary_bytes / plain.temporary_bytes,
       'compile': self.compile_seconds / plain.compile_seconds,
     }
@@ -126,6 +127,7 @@ class Step:
     unrolls: Sequence[types.Unroll],
     num_actions: int,
   ):
+    """Compiles it; runs nothing yet."""
     config = configure(config, name)
     self.name = name
     self.updates = config.meta.updates_per_step
@@ -141,9 +143,11 @@ class Step:
     memory: Any = self._compiled.memory_analysis()
     self.flops: float = work['flops']
     self.temporary_bytes: int = memory.temp_size_in_bytes
-    # Of the initial state; also a warm-up.
+
+  def first_meta_gradient(self) -> engine.PyTree:
+    """Makes the first step, which warms up, too; returns its meta-gradient."""
     self.run()
-    self.meta_gradient = jax.device_get(self._state.meta_gradient)
+    return jax.device_get(self._state.meta_gradient)
 
   def run(self) -> float:
     """Makes a step; returns the seconds that it took."""
@@ -173,6 +177,10 @@ def _naive_gradients() -> Iterator[None]:
   # All else is the training step of a run.
   with mock.patch.object(mixed_mode, 'gradient', naive_gradient):
     yield
+
+
+def _median(values: Sequence[float]) -> float:
+  return statistics.median(values) if values else math.nan
 
 
 def _difference(gradient: engine.PyTree, reference: engine.PyTree) -> float:
@@ -242,9 +250,10 @@ def _measure(
   gradients = {}
   for name in (_PLAIN, *names):
     step = plain if name == _PLAIN else Step(config, name, unrolls, num_actions)
+    if repeats:
+      gradients[name] = step.first_meta_gradient()
     # One after the other, so that both find the machine in the same state.
     times = [(plain.run(), step.run()) for _ in range(repeats)]
-    gradients[name] = step.meta_gradient
     reference = gradients.get(_SAME.get(name, ''))
     yield (
       name,
@@ -256,9 +265,7 @@ def _measure(
         seconds=[own for _, own in times],
         plain_seconds=[other for other, _ in times],
         difference=(
-          None
-          if reference is None
-          else _difference(step.meta_gradient, reference)
+          None if reference is None else _difference(gradients[name], reference)
         ),
       ),
     )
@@ -273,7 +280,7 @@ def costs_table(costs: Mapping[str, Cost]) -> Table:
     box=None,
     caption=(
       f'1 is {plain.flops / 1e9:.3g} GFLOP, '
-      f'{1e3 * statistics.median(plain.seconds):.3g} ms, '
+      f'{1e3 * _median(plain.seconds):.3g} ms, '
       f'{plain.temporary_bytes / 1e6:.3g} MB, '
       f'{plain.compile_seconds:.3g} s.'
     ),
@@ -320,8 +327,9 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_integer(
     'repeats',
     7,
-    'Timed steps per variant, and as many plain updates; medians count.',
-    lower_bound=1,
+    'Timed steps per variant, and as many plain updates; medians count. '
+    'With 0 nothing is run, only compiled.',
+    lower_bound=0,
     flag_values=flag_values,
   )
   flags.DEFINE_string(

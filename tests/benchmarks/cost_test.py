@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -62,6 +63,7 @@ def test_ratios_are_per_update_of_the_agent_and_of_the_same_moment():
     'memory': 2.5,
     'compile': 2.5,
   }
+  assert math.isnan(make_cost(1.0, [], []).ratios(plain)['time'])
 
 
 def test_variants_have_batches_of_one_size_and_room_for_them():
@@ -79,7 +81,7 @@ def test_variants_have_batches_of_one_size_and_room_for_them():
   ('argument', 'message'),
   [
     ('--variants=bmg-L3', "'bmg-L3' is not a variant; known: mg, bmg-L1"),
-    ('--repeats=0', 'repeats'),
+    ('--repeats=-1', 'repeats'),
   ],
 )
 def test_bad_command_lines_are_refused(argument, message):
