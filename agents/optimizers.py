@@ -56,8 +56,10 @@ def make_optimizer(
 
 def make_target_optimizer(
   config: schema.TargetOptimizer,
-) -> optax.GradientTransformation:
-  """Returns the optimiser of a target's plain updates, unless the agent's."""
+) -> optax.GradientTransformation | None:
+  """Returns the optimiser of a target's plain updates; None: the agent's."""
+  if config.name == 'agent':
+    return None
   clip = (
     clip_by_global_norm(config.max_grad_norm)
     if config.max_grad_norm > 0

@@ -167,6 +167,7 @@ def _meta_line(row: Row, values: '_Values') -> list[str]:
     'meta/grad_norm': 'meta grad',
     'meta/grad_cosine': 'cosine',
     'meta/matching_loss': 'matching',
+    'meta/outer_loss': 'outer loss',
     'meta/kl': 'KL',
   }
   parameters = [

@@ -42,6 +42,11 @@ def main(argv: Sequence[str]) -> int:
     flag_values=flag_values,
   )
   config = cli.parse_with_config(flag_values, argv)
+  if ':' in config.meta.matching:
+    # Imports JAX, which the launcher of processes can else do without.
+    from learner import matching
+
+    matching.get_function(config.meta.matching)
   workdir = flag_values['workdir'].value or run_folder.default_workdir(config)
   try:
     with local.lock(workdir) as lock:

@@ -155,11 +155,11 @@ def _make_outer_loss(
     return engine.direct_loss(
       objectives.plain_loss, objectives.policy_change, meta.outer_kl_weight
     )
-  target_init = None
-  if meta.target_optimizer.name != 'agent':
-    optimizer = optimizers.make_target_optimizer(meta.target_optimizer)
-    target_init = optimizer.init
-  plain_update = engine.gradient_update(objectives.plain_loss, optimizer)
+  target_optimizer = optimizers.make_target_optimizer(meta.target_optimizer)
+  target_init = target_optimizer and target_optimizer.init
+  plain_update = engine.gradient_update(
+    objectives.plain_loss, target_optimizer or optimizer
+  )
   if meta.target == 'grounded':
     bootstrap = engine.grounded_bootstrap(update, plain_update, target_init)
   elif meta.target == 'meta_learned':

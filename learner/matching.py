@@ -90,7 +90,7 @@ def get_function(name: str) -> MatchingFunction:
   module, _, function = name.partition(':')
   try:
     return getattr(importlib.import_module(module), function)
-  except (ImportError, ValueError, AttributeError) as error:
-    raise checks.ConfigError(
-      'meta.matching', name, f'cannot be imported: {error}', tuple(_FUNCTIONS)
-    ) from error
+  # It is code of the user's: anything may go wrong in it.
+  except Exception as error:
+    problem = f'cannot be imported: {type(error).__name__}: {error}'
+    raise checks.ConfigError('meta.matching', name, problem) from error

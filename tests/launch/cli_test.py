@@ -54,6 +54,10 @@ _BAD_ARGUMENTS = {
     ['--config.meta.mode=bgm'],
     ['config.meta.mode', "'bgm'", 'bmg, mg, none', "Did you mean 'bmg'"],
   ),
+  'no such function': (
+    ['--config.meta.matching=learner.matching:k'],
+    ['config.meta.matching', "'learner.matching:k'", 'cannot be imported'],
+  ),
   'impossible combination': (
     ['--config.replay.online_capacity=1'],
     ['config.replay.online_capacity', '1', 'replay.online_batch'],
