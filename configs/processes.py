@@ -108,6 +108,8 @@ class Learner:
   # episode return.
   keep_checkpoints: int = 3
   keep_best: int = 1
+  # Compiling the training step may take so long before it counts as stuck.
+  compile_timeout_s: float = 1800.0
   # Batches read ahead while the device works.
   prefetch: int = 2
   # Local devices to spread a batch over; 0 takes all of them.
@@ -115,7 +117,7 @@ class Learner:
 
   def __post_init__(self) -> None:
     checks.GroupChecker('learner', self).positive(
-      'log_period_s', 'checkpoint_period_s'
+      'log_period_s', 'checkpoint_period_s', 'compile_timeout_s'
     )
     checks.GroupChecker('learner', self).at_least(
       1, 'keep_checkpoints', 'prefetch'

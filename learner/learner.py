@@ -14,7 +14,14 @@ from absl import logging
 from agents import types
 from configs import checks, errors, schema
 from evaluation import records
-from learner import algorithm, checkpoints, prefetch, publisher, training
+from learner import (
+  algorithm,
+  checkpoints,
+  heartbeats,
+  prefetch,
+  publisher,
+  training,
+)
 from learner import metrics as metrics_lib
 from learner import progress as progress_lib
 
@@ -122,7 +129,10 @@ class Learner:
         item, waited_s = self._next_batch(feed, stop)
         if item is None:
           break
-        self._update(item.batch)
+        if self._metrics:
+          self._update(item.batch)
+        else:
+          self._compile_and_update(item.batch, heartbeat)
         self._progress.add_step(item.statistics, waited_s)
         self._publish()
         if log_timer.due():
@@ -149,6 +159,17 @@ class Learner:
       self._save_or_warn()
       raise
     return item, time.monotonic() - start
+
+  def _compile_and_update(
+    self, batch: training.DeviceBatch, heartbeat: Callable[[], None]
+  ) -> None:
+    """Makes the first update, which compiles the step."""
+    logging.info('Compiling the training step.')
+    start = time.monotonic()
+    limit_s = self._config.learner.compile_timeout_s
+    with heartbeats.kept_up(heartbeat, limit_s):
+      self._update(batch)
+    logging.info('Compiled it in %.0f s.', time.monotonic() - start)
 
   def _update(self, batch: training.DeviceBatch) -> None:
     self._state, metrics = self._train_step.step(self._state, batch)
