@@ -8,7 +8,6 @@ docs/benchmarks.md says what the variants are and how to read the figures.
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import signal
@@ -74,15 +73,18 @@ class Cost:
   # Relative difference of the meta-gradient from the engine's; naive ones only.
   difference: float | None = None
 
-  def ratios(self, plain: 'Cost') -> dict[str, float]:
-    """Returns multiples of a plain update's, work per update of the agent."""
+  def ratios(self, plain: 'Cost') -> dict[str, float | None]:
+    """Returns multiples of a plain update's, work per update of the agent.
+
+    The time is None where there was no repeat.
+    """
     times = [
       own / other
       for own, other in zip(self.seconds, self.plain_seconds, strict=True)
     ]
     return {
       'flops': self.flops / self.updates / plain.flops,
-      'time': _median(times) / self.updates,
+      'time': statistics.median(times) / self.updates if times else None,
       'memory': self.temporary_bytes / plain.temporary_bytes,
       'compile': self.compile_seconds / plain.compile_seconds,
     }
@@ -179,10 +181,6 @@ def _naive_gradients() -> Iterator[None]:
     yield
 
 
-def _median(values: Sequence[float]) -> float:
-  return statistics.median(values) if values else math.nan
-
-
 def _difference(gradient: engine.PyTree, reference: engine.PyTree) -> float:
   """Largest difference of two pytrees of arrays, over the largest entry."""
   first, second = (
@@ -274,13 +272,14 @@ def _measure(
 def costs_table(costs: Mapping[str, Cost]) -> Table:
   """One line per variant, in multiples of the plain update."""
   plain = costs[_PLAIN]
+  seconds = statistics.median(plain.seconds) if plain.seconds else None
   table = Table(
     'variant',
     *('FLOPs', 'time', 'memory', 'compilation', 'meta-gradient off by'),
     box=None,
     caption=(
       f'1 is {plain.flops / 1e9:.3g} GFLOP, '
-      f'{1e3 * _median(plain.seconds):.3g} ms, '
+      f'{"-" if seconds is None else f"{1e3 * seconds:.3g}"} ms, '
       f'{plain.temporary_bytes / 1e6:.3g} MB, '
       f'{plain.compile_seconds:.3g} s.'
     ),
@@ -288,7 +287,8 @@ def costs_table(costs: Mapping[str, Cost]) -> Table:
   for name, cost in costs.items():
     off = '-' if cost.difference is None else f'{cost.difference:.0e}'
     ratios = cost.ratios(plain).values()
-    table.add_row(name, *(f'{ratio:.2f}' for ratio in ratios), off)
+    shown = ('-' if ratio is None else f'{ratio:.2f}' for ratio in ratios)
+    table.add_row(name, *shown, off)
   return table
 
 
