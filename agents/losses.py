@@ -169,7 +169,7 @@ def actor_critic_loss(
     entropy=entropy,
     mean_value=jnp.mean(frozen_values),
     td_error=jnp.mean(returns.targets - frozen_values),
-    rejected=1.0 - jnp.mean(trusted),
+    rejected=jnp.mean(1.0 - trusted),
   )
 
 

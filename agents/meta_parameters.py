@@ -54,7 +54,9 @@ def make_parametrization(
   if context_size == 0 or not names:
     return Parametrization(
       init=lambda rng: {
-        name: jnp.full((num_heads,), logit) for name, logit in initial.items()
+        # A dtype of its own, or each of the first steps would be compiled anew.
+        name: jnp.full((num_heads,), logit, dtype=float)
+        for name, logit in initial.items()
       },
       hypers=lambda meta_params, context: hypers_of(meta_params),
     )

@@ -255,6 +255,29 @@ def test_without_meta_learning_all_heads_learn_with_fixed_hypers():
     assert metrics['loss/auxiliary'] != 0.0
 
 
+@pytest.mark.parametrize(
+  'meta',
+  [
+    {'mode': 'none'},
+    {'mode': 'mg'},
+    {'target_optimizer': schema.TargetOptimizer('adam')},
+    {'context': schema.Context(('reward', 'value'))},
+  ],
+)
+def test_the_state_keeps_its_types(meta):
+  # If only a weak type changed, the next step would be compiled anew.
+  config = small_agent.config('adam', **meta)
+  learning = algorithm.make_learning(config, small_agent.network())
+  data = algorithm.StepData(_batches(0, 1), [])
+  state = learning.init(jax.random.key(0), _IMAGE)
+  next_state, _ = jax.eval_shape(learning.step, state, data)
+
+  def kind(x):
+    return x.shape, x.dtype, x.weak_type
+
+  assert jax.tree.map(kind, state) == jax.tree.map(kind, next_state)
+
+
 def test_the_auxiliary_heads_hypers_have_names_of_their_own():
   run = _Run()
   _, metrics = run.step(run.state, algorithm.StepData(_batches(0, 1), []))
