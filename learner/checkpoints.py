@@ -47,9 +47,15 @@ def fingerprint(config: schema.Config, num_actions: int) -> dict[str, Any]:
     'num_actions': num_actions,
     'agent.torso': config.agent.torso,
     'agent.head_hidden': list(config.agent.head_hidden),
+    'agent.auxiliary_heads': config.agent.auxiliary_heads,
+    'agent.outer_critic': config.agent.outer_critic,
     'optimizer.name': config.optimizer.name,
     'optimizer.schedule': config.optimizer.schedule,
     'meta.mode': config.meta.mode,
+    'meta.target_optimizer.name': config.meta.target_optimizer.name,
+    'meta.context.inputs': list(config.meta.context.inputs),
+    'meta.context.length': config.meta.context.length,
+    'meta.context.hidden': list(config.meta.context.hidden),
     'meta.parameters.learned': list(config.meta.parameters.learned),
   }
 

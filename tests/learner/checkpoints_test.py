@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from configs import errors, schema
-from learner import checkpoints
+from learner import checkpoints, training
+from tests.learner import fakes
 
 _FINGERPRINT = {'num_actions': 6, 'agent.head_hidden': [256, 256]}
+_LEAK = {'initial': 0.99, 'low': 0.0, 'high': 1.0, 'fixed': 1.0}
 
 
 class State(NamedTuple):
@@ -167,6 +169,36 @@ def test_the_fingerprint_survives_json_and_tells_runs_apart():
   assert checkpoints.fingerprint(config, 18) != first
   other = schema.Config(agent=schema.Agent(torso='small'))
   assert checkpoints.fingerprint(other, 6) != first
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'env': {'frame_stack': 3}},
+    {'agent': {'torso': 'nature'}},
+    {'agent': {'head_hidden': (4,)}},
+    {'agent': {'auxiliary_heads': 1}},
+    {'agent': {'outer_critic': True}},
+    {'optimizer': {'name': 'adam'}},
+    {'meta': {'mode': 'bmg', 'target_optimizer': {'name': 'adam'}}},
+    {'meta': {'context': {'inputs': ('value',)}}},
+    {'meta': {'context': {'inputs': ('value',), 'length': 7}}},
+    {'meta': {'context': {'inputs': ('value',), 'hidden': (9,)}}},
+    {'meta': {'parameters': {'leak': {**_LEAK, 'learned': False}}}},
+  ],
+)
+def test_the_fingerprint_tells_states_of_another_form_apart(changes):
+  def form(config):
+    step = training.TrainStep(config, fakes.NUM_ACTIONS, jax.devices()[:1])
+    state = jax.eval_shape(lambda: step.init(0))
+    return jax.tree.map(lambda x: (x.shape, x.dtype), state)
+
+  before = fakes.tiny_config(env={'height': 84, 'width': 84})
+  after = fakes.tiny_config(
+    **{**changes, 'env': {'height': 84, 'width': 84, **changes.get('env', {})}}
+  )
+  assert form(before) != form(after)
+  assert checkpoints.fingerprint(before, 3) != checkpoints.fingerprint(after, 3)
 
 
 def test_removes_what_an_interrupted_save_left(tmp_path):
