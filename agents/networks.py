@@ -1,7 +1,7 @@
 """Haiku networks: a convolutional torso with policy and value heads."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -18,11 +18,24 @@ _RESIDUAL_TORSOS = {
   'impala_2018': ((16, 32, 32), 256),
 }
 
-# Per plain torso: (channels, kernel, stride) of each convolution, then the size
-# of the linear layer. 'nature' is Mnih et al. (2015); 'small' fits 42x42 input.
+
+class _PlainTorso(NamedTuple):
+  """Convolutions without residual blocks."""
+
+  # (channels, kernel, stride) of each.
+  layers: Sequence[tuple[int, int, int]]
+  # Size of the linear layer.
+  hidden: int
+  # Whether each image gets zero mean and unit variance.
+  standardize: bool
+
+
 _PLAIN_TORSOS = {
-  'nature': (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
-  'small': (((16, 4, 2), (32, 4, 2), (32, 4, 2)), 256),
+  # Mnih et al. (2015).
+  'nature': _PlainTorso(((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512, False),
+  # Fits 42x42 input: a quarter of the pixels, which leave little contrast to a
+  # ball of one pixel.
+  'small': _PlainTorso(((16, 4, 2), (32, 4, 2), (32, 4, 2)), 256, True),
 }
 
 # By name, NumPy may find another package's bfloat16.
@@ -95,9 +108,8 @@ def _torso(name: str, images: jax.Array) -> jax.Array:
       features = _residual_section(features, width, f'section_{index}')
     features = jax.nn.relu(features)
   else:
-    layers, hidden = _PLAIN_TORSOS[name]
-    # A quarter of the pixels leaves little contrast to a ball of one pixel.
-    features = _standardize(images) if name == 'small' else images
+    layers, hidden, standardize = _PLAIN_TORSOS[name]
+    features = _standardize(images) if standardize else images
     for index, (width, kernel, stride) in enumerate(layers):
       features = jax.nn.relu(
         _strided_convolution(features, width, kernel, stride, f'conv_{index}')
