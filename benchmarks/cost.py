@@ -25,9 +25,9 @@ from rich.table import Table
 
 from actors import environment
 from agents import types
-from benchmarks import roles
+from benchmarks import command, roles
 from configs import schema
-from launch import cli, plan, resources, run_files, run_folder
+from launch import cli, plan, resources, run_folder
 from learner import engine, mixed_mode
 
 _PLAIN = 'none'
@@ -131,7 +131,6 @@ class Step:
   ):
     """Compiles it; runs nothing yet."""
     config = configure(config, name)
-    self.name = name
     self.updates = config.meta.updates_per_step
     naive = name.startswith(_NAIVE)
     with _naive_gradients() if naive else contextlib.nullcontext():
@@ -204,9 +203,9 @@ def main(argv: Sequence[str]) -> int:
   """
   flag_values = _define_flags()
   config = cli.parse_with_config(flag_values, argv)
-  names = _select(_value(flag_values, 'variants'))
-  repeats: int = _value(flag_values, 'repeats')
-  output = pathlib.Path(_value(flag_values, 'out'))
+  names = _select(command.value(flag_values, 'variants'))
+  repeats: int = command.value(flag_values, 'repeats')
+  output = pathlib.Path(command.value(flag_values, 'out'))
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   # As many threads as a run's learner has; nothing is compiled yet.
   os.environ.update(
@@ -220,7 +219,7 @@ def main(argv: Sequence[str]) -> int:
     'config': schema.to_dict(config),
   }
   # Better now than after all the measuring.
-  _save(output, saved)
+  command.save(output, saved)
   costs: dict[str, Cost] = {}
   for name, cost in _measure(config, names, repeats):
     costs[name] = cost
@@ -228,7 +227,7 @@ def main(argv: Sequence[str]) -> int:
       each: dataclasses.asdict(cost) | {'ratios': cost.ratios(costs[_PLAIN])}
       for each, cost in costs.items()
     }
-    _save(output, saved)
+    command.save(output, saved)
     console.print(f'{name} measured')
   for table in (costs_table(costs), steps_table(costs)):
     if table.row_count:
@@ -304,19 +303,6 @@ def steps_table(costs: Mapping[str, Cost]) -> Table:
         f'L = {first} to {last}', f'{(more - less) / (last - first):.3f}'
       )
   return table
-
-
-def _save(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-  try:
-    run_files.write_json(path, values)
-  except OSError as error:
-    raise cli.UsageError(
-      f'--out={path}: cannot be written: {error.strerror}'
-    ) from error
-
-
-def _value(flag_values: flags.FlagValues, name: str) -> Any:
-  return flag_values[name].value
 
 
 def _define_flags() -> flags.FlagValues:

@@ -21,9 +21,9 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from benchmarks import end_to_end, measurement, parts, report
+from benchmarks import command, end_to_end, measurement, parts, report
 from configs import schema
-from launch import cli, run_files, run_folder
+from launch import cli, run_folder
 
 _LEARNER_PARTS = {
   report.learner_part(mode, length): (mode, length)
@@ -54,12 +54,12 @@ def main(argv: Sequence[str]) -> int:
     # `make benchmark` names a recipe in any case.
     cli.parse(flag_values, [a for a in argv if not a.startswith('--config')])
     first, second = (
-      _load(path) for path in _pair(_value(flag_values, 'compare'))
+      _load(path) for path in _pair(command.value(flag_values, 'compare'))
     )
     console.print(report.comparison_table(first, second))
     return 0
   config = cli.parse_with_config(flag_values, argv)
-  names = _select(_value(flag_values, 'parts'))
+  names = _select(command.value(flag_values, 'parts'))
   # SIGTERM, too, shall leave neither processes nor files behind.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   benchmark = _Benchmark(config, flag_values, argv, console)
@@ -80,12 +80,12 @@ class _Benchmark:
     console: Console,
   ):
     self._config = config
-    self._seconds: float = _value(flag_values, 'seconds')
-    self._repeats: int = _value(flag_values, 'repeats')
+    self._seconds: float = command.value(flag_values, 'seconds')
+    self._repeats: int = command.value(flag_values, 'repeats')
     self._run_arguments = _run_arguments(flag_values)
     self._console = console
     self._num_cores = len(os.sched_getaffinity(0))
-    self._output = pathlib.Path(_value(flag_values, 'out'))
+    self._output = pathlib.Path(command.value(flag_values, 'out'))
     self._results: dict[str, measurement.Result] = {}
     busy = psutil.cpu_percent(interval=1.0) / 100
     if busy > _BUSY:
@@ -148,16 +148,7 @@ class _Benchmark:
       'parts': {name: part.to_dict() for name, part in self._results.items()},
       'limits': {mode: bound._asdict() for mode, bound in bounds.items()},
     }
-    try:
-      run_files.write_json(self._output, values)
-    except OSError as error:
-      raise cli.UsageError(
-        f'--out={self._output}: cannot be written: {error.strerror}'
-      ) from error
-
-
-def _value(flag_values: flags.FlagValues, name: str) -> Any:
-  return flag_values[name].value
+    command.save(self._output, values)
 
 
 def _define_flags() -> flags.FlagValues:
