@@ -11,7 +11,7 @@ nothing else changes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -35,6 +35,15 @@ class Parametrization(NamedTuple):
   hypers: Callable[[MetaParams, jax.Array | None], types.Hypers]
 
 
+class Logits(NamedTuple):
+  """A table of logits, or a network that gives them."""
+
+  # (random key) -> meta-parameters that give the initial logits.
+  init: Callable[[jax.Array], MetaParams]
+  # (meta-parameters, context [C] or None) -> {name: logits [H]}.
+  apply: Callable[[MetaParams, jax.Array | None], dict[str, jax.Array]]
+
+
 def make_parametrization(
   config: schema.Meta, num_heads: int, context_size: int = 0
 ) -> Parametrization:
@@ -45,38 +54,59 @@ def make_parametrization(
     num_heads: H.
     context_size: C; 0 makes a table.
   """
-  names = config.parameters.learned
-  initial = {name: _initial_logit(config.parameters, name) for name in names}
+  initial = {
+    name: _initial_logit(config.parameters, name)
+    for name in config.parameters.learned
+  }
+  logits = make_logits(initial, num_heads, context_size, config.context.hidden)
+  return Parametrization(
+    init=logits.init,
+    hypers=lambda meta_params, context: _hypers(
+      logits.apply(meta_params, context), config.parameters, num_heads
+    ),
+  )
 
-  def hypers_of(logits: dict[str, jax.Array]) -> types.Hypers:
-    return _hypers(logits, config.parameters, num_heads)
 
-  if context_size == 0 or not names:
-    return Parametrization(
+def make_logits(
+  initial: Mapping[str, jax.Array | float],
+  num_heads: int,
+  context_size: int,
+  hidden: Sequence[int],
+) -> Logits:
+  """Returns a table of logits, or a network if there is a context.
+
+  Args:
+    initial: where learning begins, whatever the context; by name.
+    num_heads: H.
+    context_size: C; 0 makes a table.
+    hidden: units of the network's hidden layers.
+  """
+  if context_size == 0 or not initial:
+    return Logits(
       init=lambda rng: {
         # A dtype of its own, or each of the first steps would be compiled anew.
         name: jnp.full((num_heads,), logit, dtype=float)
         for name, logit in initial.items()
       },
-      hypers=lambda meta_params, context: hypers_of(meta_params),
+      apply=lambda meta_params, context: meta_params,
     )
 
   def forward(context: jax.Array) -> dict[str, jax.Array]:
-    features = hk.nets.MLP(config.context.hidden, activate_final=True)(context)
-    # Whatever the context, learning begins at the initial values.
+    features = hk.nets.MLP(hidden, activate_final=True)(context)
     output = hk.Linear(
-      len(names) * num_heads, w_init=hk.initializers.Constant(0.0)
+      len(initial) * num_heads, w_init=hk.initializers.Constant(0.0)
     )(features)
-    by_name = output.reshape(len(names), num_heads)
+    by_name = output.reshape(len(initial), num_heads)
     return {
-      name: initial[name] + by_name[index] for index, name in enumerate(names)
+      name: logit + by_name[index]
+      for index, (name, logit) in enumerate(initial.items())
     }
 
   network = hk.transform(forward)
-  return Parametrization(
+  return Logits(
     init=lambda rng: network.init(rng, jnp.zeros(context_size)),
-    hypers=lambda meta_params, context: hypers_of(
-      network.apply(meta_params, None, jax.lax.stop_gradient(context))
+    apply=lambda meta_params, context: network.apply(
+      meta_params, None, jax.lax.stop_gradient(context)
     ),
   )
 

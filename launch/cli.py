@@ -4,6 +4,7 @@
 what is wrong with them; that is done here.
 """
 
+import dataclasses
 import difflib
 import os
 import pathlib
@@ -11,7 +12,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ml_collections
 from absl import flags
@@ -26,6 +27,24 @@ _BAD_VALUE = re.compile(r'flag --config\.([^=]+)=(.*?): ', re.DOTALL)
 
 class UsageError(Exception):
   """The command line cannot be obeyed; the message says why and what to do."""
+
+
+T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeKind(Generic[T]):
+  """What a program wants --config to be."""
+
+  # Patterns, in configs/, of the recipes that come with the project.
+  patterns: tuple[str, ...]
+  # Checks a recipe with its overrides; raises ConfigError.
+  build: Callable[[ml_collections.ConfigDict], T]
+
+
+TRAINING = RecipeKind(
+  ('atari_*.py', 'ablations/[!_]*.py'), schema.from_config_dict
+)
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> None:
@@ -75,11 +94,19 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
 def parse_with_config(
   flag_values: flags.FlagValues, argv: Sequence[str]
 ) -> schema.Config:
+  """Parses `argv` with a recipe for training; see `parse_with_recipe`."""
+  return parse_with_recipe(flag_values, argv, TRAINING)
+
+
+def parse_with_recipe(
+  flag_values: flags.FlagValues, argv: Sequence[str], kind: RecipeKind[T]
+) -> T:
   """Parses `argv`, --config and its overrides included.
 
   Args:
     flag_values: with all other flags defined; gets the values.
     argv: the command line, with the program's name first.
+    kind: of the recipe.
 
   Returns:
     The checked configuration.
@@ -89,7 +116,10 @@ def parse_with_config(
     UsageError: anything else is wrong with the command line.
   """
   argv = list(argv)
-  recipe = _read_recipe(_recipe_path(argv)) if _wants_config(argv) else None
+  known = recipes(kind)
+  recipe = None
+  if _wants_config(argv):
+    recipe = _read_recipe(_recipe_path(argv, known), known)
   if recipe is not None:
     _check_override_names(recipe, argv)
   config_flags.DEFINE_config_file(
@@ -108,14 +138,14 @@ def parse_with_config(
         field, value, f'must be {_expected(recipe, field)}'
       ) from error
     raise
-  return schema.from_config_dict(flag_values['config'].value)
+  return kind.build(flag_values['config'].value)
 
 
 def _wants_config(argv: Sequence[str]) -> bool:
   return not {'--help', '-help', '-h', '--h'} & set(argv)
 
 
-def _recipe_path(argv: Sequence[str]) -> str:
+def _recipe_path(argv: Sequence[str], known: Sequence[str]) -> str:
   """The value of --config, which must be there."""
   for i, argument in enumerate(argv):
     name, has_value, value = argument.lstrip('-').partition('=')
@@ -124,21 +154,21 @@ def _recipe_path(argv: Sequence[str]) -> str:
         return value
       if i + 1 < len(argv):
         return argv[i + 1]
-  raise UsageError(f'--config is missing; recipes: {", ".join(recipes())}')
+  raise UsageError(f'--config is missing; recipes: {", ".join(known)}')
 
 
-def recipes() -> list[str]:
+def recipes(kind: RecipeKind[Any] = TRAINING) -> list[str]:
   """The recipes that come with the project."""
   folder = pathlib.Path(schema.__file__).parent
-  paths = [*folder.glob('atari_*.py'), *folder.glob('ablations/[!_]*.py')]
+  paths = [path for pattern in kind.patterns for path in folder.glob(pattern)]
   return sorted(str(path.relative_to(folder.parent)) for path in paths)
 
 
-def _read_recipe(path: str) -> ml_collections.ConfigDict:
+def _read_recipe(path: str, known: Sequence[str]) -> ml_collections.ConfigDict:
   if not pathlib.Path(path).is_file():
     message = f'--config={path}: there is no such file; recipes: '
-    message += ', '.join(recipes())
-    nearest = difflib.get_close_matches(path, recipes(), n=1)
+    message += ', '.join(known)
+    nearest = difflib.get_close_matches(path, known, n=1)
     if nearest:
       message += f'. Did you mean {nearest[0]!r}?'
     raise UsageError(message)

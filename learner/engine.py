@@ -168,6 +168,31 @@ def gradient_update(
   return update
 
 
+def repeated(update: UpdateRule, count: int) -> UpdateRule:
+  """Returns the rule that applies `update` `count` times, in one scan.
+
+  Compiles as quickly as a single update. Not for convolutions on a CPU, which
+  XLA runs slowly inside a loop.
+
+  Args:
+    update: the rule.
+    count: of updates; the batch of the new rule has them along its first axis,
+      and so have its auxiliary outputs.
+  """
+
+  def update_repeatedly(
+    state: AgentState, meta_params: PyTree, batches: PyTree
+  ) -> tuple[AgentState, PyTree]:
+    return jax.lax.scan(
+      lambda state, batch: update(state, meta_params, batch),
+      state,
+      batches,
+      length=count,
+    )
+
+  return update_repeatedly
+
+
 def grounded_bootstrap(
   update: UpdateRule,
   plain_update: UpdateRule,

@@ -68,6 +68,34 @@ def test_target_takes_learned_steps_then_a_plain_one():
   np.testing.assert_allclose(target.agent.params, [1.272], rtol=1e-6)
 
 
+def test_repeated_update_is_that_many_updates():
+  update, opt_state = _sgd_updates(0.1)
+  agent = engine.AgentState(jnp.array([1.0, -2.0]), opt_state)
+  batches = jnp.array([[0.0, 1.0], [2.0, 0.5], [-1.0, 3.0]])
+
+  def after(rule, data, meta_params):
+    state, aux = engine.apply_updates(rule, agent, meta_params, data)
+    return state.params, aux
+
+  (params, aux), (repeated_params, (repeated_aux,)) = (
+    after(update, list(batches), 1.5),
+    after(engine.repeated(update, 3), [batches], 1.5),
+  )
+  np.testing.assert_allclose(repeated_params, params, rtol=1e-6)
+  np.testing.assert_allclose(
+    repeated_aux.loss_aux, [each.loss_aux for each in aux], rtol=1e-6
+  )
+  # Meta-gradients pass through the scan, too.
+  gradients = [
+    jax.grad(lambda w, rule=rule, data=data: after(rule, data, w)[0].sum())(1.5)
+    for rule, data in (
+      (update, list(batches)),
+      (engine.repeated(update, 3), [batches]),
+    )
+  ]
+  np.testing.assert_allclose(*gradients, rtol=1e-5)
+
+
 def test_no_gradient_flows_through_the_target():
   update, opt_state = _sgd_updates(0.1)
   loss = engine.bootstrapped_loss(
