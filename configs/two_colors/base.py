@@ -1,0 +1,65 @@
+"""What the studies have in common: an empty one, and the two kinds of agent."""
+
+import dataclasses
+
+import ml_collections
+
+from configs.two_colors import schema
+
+
+def get_study() -> ml_collections.ConfigDict:
+  """Returns a study of ten seeds and 10 M steps, as yet without agents."""
+  study = schema.Study(agents={'none': schema.Agent()})
+  values = dataclasses.asdict(study)
+  values['agents'] = {}
+  return ml_collections.ConfigDict(values)
+
+
+def actor_critic() -> ml_collections.ConfigDict:
+  """Returns the paper's actor-critic, with a fixed entropy weight of 0.1."""
+  config = ml_collections.ConfigDict(dataclasses.asdict(schema.Agent()))
+  config.meta.fixed = 0.1
+  return config
+
+
+def q_lambda() -> ml_collections.ConfigDict:
+  """Returns the paper's Q(lambda), with a fixed epsilon of 0.1."""
+  config = ml_collections.ConfigDict(dataclasses.asdict(schema.Agent()))
+  config.kind = 'q_lambda'
+  config.learning_rate = 3e-5
+  config.meta.fixed = 0.1
+  config.meta.inner_updates = 0
+  config.meta.bootstrap_length = 16
+  config.meta.context.length = 50
+  return config
+
+
+def meta_gradient(
+  config: ml_collections.ConfigDict, inner_updates: int
+) -> ml_collections.ConfigDict:
+  """Has `config` learn by standard meta-gradients through K updates."""
+  config.meta.mode = 'mg'
+  config.meta.inner_updates = inner_updates
+  return config
+
+
+def bootstrapped(
+  config: ml_collections.ConfigDict, inner_updates: int, length: int
+) -> ml_collections.ConfigDict:
+  """Has `config` learn by BMG with that K and L.
+
+  The plain step that ends the actor-critic's target has no entropy bonus.
+  """
+  config.meta.mode = 'bmg'
+  config.meta.inner_updates = inner_updates
+  config.meta.bootstrap_length = length
+  config.meta.fixed = 0.0
+  return config
+
+
+def with_context(
+  config: ml_collections.ConfigDict, *inputs: str
+) -> ml_collections.ConfigDict:
+  """Has a network give the hyper-parameter from recent statistics."""
+  config.meta.context.inputs = inputs
+  return config

@@ -1,0 +1,175 @@
+"""The configuration of a two-colors study: its world, and agents to compare.
+
+Flennerhag et al. (2022), section 5.1 and appendix B; what they leave open is
+after Luketina et al. (2022). The defaults are the actor-critic's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from configs import checks
+from configs.meta import Context
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+  """The grid world."""
+
+  # Steps from one change of the good item to the next.
+  switch_interval: int = 100_000
+  # 'item': only a collected item moves (Flennerhag et al.); 'all': the agent
+  # and both items do (Luketina et al.).
+  respawn: str = 'item'
+
+  def __post_init__(self) -> None:
+    checks.check_choice('env.respawn', self.respawn, ('item', 'all'))
+    checks.GroupChecker('env', self).at_least(1, 'switch_interval')
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+  """What is meta-learned: the entropy weight, or epsilon of Q(lambda)."""
+
+  mode: str = 'none'
+  # The hyper-parameter where it is not meta-learned: throughout (mode=none), in
+  # the outer loss (mg), in the last step of the target (bmg, actor-critic).
+  fixed: float = 0.0
+  # What meta-learning begins with.
+  initial: float = 0.5
+  # K and L. All updates are the agent's own, but for the target's last one.
+  # Q(lambda) has K = 0.
+  inner_updates: int = 1
+  bootstrap_length: int = 1
+  learning_rate: float = 1e-4
+  beta1: float = 0.9
+  beta2: float = 0.999
+  epsilon: float = 1e-4
+  context: Context = Context()
+
+  def __post_init__(self) -> None:
+    checks.check_choice('meta.mode', self.mode, ('none', 'mg', 'bmg'))
+    group = checks.GroupChecker('meta', self)
+    group.at_least(0, 'inner_updates')
+    group.at_least(1, 'bootstrap_length')
+    group.positive('learning_rate', 'epsilon')
+    group.in_unit_interval('fixed', 'beta1', 'beta2')
+    checks.check(
+      0 < self.initial < 1, 'meta.initial', self.initial, 'must lie in (0, 1)'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+  """One way to learn, whose seeds run side by side."""
+
+  # 'actor_critic' or 'q_lambda'.
+  kind: str = 'actor_critic'
+  hidden: tuple[int, ...] = (256, 256)
+  discount: float = 0.99
+  # Of SGD for the actor-critic, of Adam for Q(lambda).
+  learning_rate: float = 0.1
+  # Actor-critic: steps between two updates, weight of the value loss, and the
+  # global norm that gradients are clipped to (0: they are not).
+  rollout_length: int = 16
+  value_weight: float = 1.0
+  max_grad_norm: float = 0.0
+  # Q(lambda): the decay of traces, and Adam's settings.
+  trace_lambda: float = 0.7
+  beta1: float = 0.9
+  beta2: float = 0.999
+  epsilon: float = 1e-4
+  meta: Meta = Meta()
+
+  def __post_init__(self) -> None:
+    checks.check_choice('kind', self.kind, ('actor_critic', 'q_lambda'))
+    group = checks.GroupChecker('agent', self)
+    group.at_least(1, 'rollout_length')
+    group.at_least(0, 'max_grad_norm')
+    group.positive('learning_rate', 'epsilon', 'value_weight')
+    group.in_unit_interval('discount', 'trace_lambda', 'beta1', 'beta2')
+    if self.kind == 'q_lambda':
+      checks.check(
+        self.meta.mode != 'mg',
+        'meta.mode',
+        self.meta.mode,
+        'does not suit q_lambda: its updates are not differentiable in epsilon',
+      )
+    elif self.meta.mode != 'none':
+      checks.check(
+        self.meta.inner_updates >= 1,
+        'meta.inner_updates',
+        self.meta.inner_updates,
+        'must be at least 1: the actor-critic learns through its updates',
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Agents to compare, in one world."""
+
+  num_steps: int = 10_000_000
+  num_seeds: int = 10
+  seed: int = 1
+  # Steps that one row of the records is the mean of, and from one checkpoint to
+  # the next. Both are rounded to whole updates.
+  log_period_steps: int = 2_500
+  checkpoint_period_steps: int = 50_000
+  env: Environment = Environment()
+  agents: Mapping[str, Agent] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self) -> None:
+    checks.check(
+      0 <= self.seed < 2**31, 'seed', self.seed, 'must lie in [0, 2^31)'
+    )
+    for name in ('num_seeds', 'log_period_steps'):
+      value = getattr(self, name)
+      checks.check(value >= 1, name, value, 'must be at least 1')
+    checks.check(
+      self.checkpoint_period_steps >= self.log_period_steps,
+      'checkpoint_period_steps',
+      self.checkpoint_period_steps,
+      f'must be at least log_period_steps = {self.log_period_steps}',
+    )
+    checks.check(
+      self.num_steps >= self.log_period_steps,
+      'num_steps',
+      self.num_steps,
+      f'must be at least log_period_steps = {self.log_period_steps}',
+    )
+    checks.check(
+      bool(self.agents), 'agents', dict(self.agents), 'must not be empty'
+    )
+
+
+def from_config_dict(
+  config_dict: Mapping[str, Any] | ml_collections.ConfigDict,
+) -> Study:
+  """Builds and checks a `Study`.
+
+  Raises:
+    ConfigError: a field is unknown, has the wrong type, or does not fit.
+  """
+  if isinstance(config_dict, ml_collections.ConfigDict):
+    config_dict = config_dict.to_dict()
+  values = dict(config_dict)
+  agents = {
+    name: checks.build(Agent, agent, prefix=f'agents.{name}.')
+    for name, agent in values.pop('agents', {}).items()
+  }
+  env = checks.build(Environment, values.pop('env', {}), prefix='env.')
+  hints = {spec.name: spec.type for spec in dataclasses.fields(Study)}
+  for name, value in values.items():
+    if name not in hints:
+      raise checks.ConfigError(
+        name, value, 'is not a known field', tuple(hints), given=name
+      )
+    checks.check(type(value) is int, name, value, 'must be a whole number')
+  return Study(env=env, agents=agents, **values)
+
+
+def to_dict(study: Study) -> dict[str, Any]:
+  """The inverse of `from_config_dict`, in plain JSON types."""
+  return dataclasses.asdict(study)

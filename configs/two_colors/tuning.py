@@ -1,0 +1,30 @@
+"""The hyper-parameters that the baselines and meta-learners are tuned over."""
+
+import ml_collections
+
+from configs.two_colors import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the study: four seeds of 2 M steps for every setting."""
+  study = base.get_study()
+  study.num_steps = 2_000_000
+  study.num_seeds = 4
+  agents = study.agents
+  # After Luketina et al. (2022), section 4; names take no dots.
+  for percent in (0, 10, 20, 40, 80):
+    agent = agents[f'ac_fixed_{percent}_percent'] = base.actor_critic()
+    agent.meta.fixed = percent / 100
+  for percent in (1, 3, 10, 30):
+    agent = agents[f'q_fixed_{percent}_percent'] = base.q_lambda()
+    agent.meta.fixed = percent / 100
+  for exponent in (-5, -4, -3):
+    for name, agent in (
+      ('ac_mg', base.meta_gradient(base.actor_critic(), 1)),
+      ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 16)),
+      ('q_bmg', base.bootstrapped(base.q_lambda(), 0, 16)),
+    ):
+      agent.meta.learning_rate = 10.0**exponent
+      name = f'{name}_reward_1e{exponent}'
+      agents[name] = base.with_context(agent, 'reward')
+  return study
