@@ -26,6 +26,7 @@ _RUNTIME = [
   'optax==0.2.8',
   'orbax-checkpoint==0.11.39',
   'pandas>=2.3,<3',
+  'pillow',
   'protobuf>=3.19,<3.20',
   'psutil',
   'rich',

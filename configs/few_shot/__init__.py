@@ -1,0 +1,1 @@
+"""Studies of few-shot learning, `python -m experiments.few_shot`."""
