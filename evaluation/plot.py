@@ -20,12 +20,10 @@ from matplotlib import artist, axes, ticker
 from matplotlib import figure as figure_lib
 
 from configs import schema
-from evaluation import read
+from evaluation import figure_style, read
 
 Groups = dict[str, list[read.Run]]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _GRID_POINTS = 300
 _RETURNS = ('episode_return', 'mean_return')
 _AXIS_LABELS = {
@@ -33,16 +31,6 @@ _AXIS_LABELS = {
   'seconds': 'seconds of training',
   'episode_return': 'training: episode return',
   'mean_return': 'evaluation: mean return',
-}
-_STYLE = {
-  'axes.grid': True,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'axes.titlesize': 'medium',
-  'font.size': 10,
-  'grid.alpha': 0.3,
-  'legend.frameon': False,
-  'lines.linewidth': 1.8,
 }
 
 
@@ -121,7 +109,7 @@ def draw(
     figsize=(4.8 * num_columns, 3.4 * num_rows + 0.4), layout='constrained'
   )
   labels: dict[str, artist.Artist] = {}
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(figure_style.STYLE):
     for index, column in enumerate(panels):
       axis = figure.add_subplot(num_rows, num_columns, index + 1)
       _draw_panel(axis, groups, x, column, smooth)
@@ -247,7 +235,7 @@ def _draw_panel(
     if not curves:
       continue
     found = True
-    color = _COLORS[index % len(_COLORS)]
+    color = figure_style.COLORS[index % len(figure_style.COLORS)]
     xs, mean, lowest, highest = mean_and_range(curves)
     name = f'{label} ({len(curves)} runs)' if len(curves) > 1 else label
     axis.plot(xs, mean, color=color, label=name)

@@ -4,11 +4,7 @@ Usage: python -m experiments.few_shot --config=configs/few_shot/digits.py
          --workdir=runs/few_shot/digits --only=maml_k5,bmg_k5_l5
 """
 
-import difflib
-import json
 import pathlib
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +12,7 @@ from absl import flags, logging
 
 from configs import checks, errors
 from configs.few_shot import schema
+from experiments import command
 from experiments.few_shot import images, report, tasks, training
 from launch import cli, local, run_files
 from learner import checkpoints
@@ -44,10 +41,7 @@ def main(argv: Sequence[str]) -> int:
     FatalError: images are missing, a checkpoint cannot be read, or a learner
       has diverged; the others have been run all the same.
   """
-  argv = list(argv)
-  if not any(word.lstrip('-').split('=')[0] == 'config' for word in argv[1:]):
-    # In front of its overrides.
-    argv.insert(1, f'--config={_DEFAULT_RECIPE}')
+  argv = command.with_default_recipe(argv, _DEFAULT_RECIPE)
   flag_values = _define_flags()
   study = cli.parse_with_recipe(flag_values, argv, _KIND)
   args: dict[str, Any] = {
@@ -55,10 +49,10 @@ def main(argv: Sequence[str]) -> int:
   }
   if args['checksum']:
     return _print_checksum(study.data)
-  names = _chosen(study, args['only'])
+  names = command.choose('learners', list(study.learners), args['only'])
   workdir = args['workdir'] or _default_workdir(argv)
   logging.set_verbosity(logging.ERROR)
-  fingerprint = _flatten(json.loads(json.dumps(schema.to_dict(study))))
+  fingerprint = command.flatten(schema.to_dict(study))
   _check_same(workdir, fingerprint)
   source = tasks.make_source(study.data, study.task)
   try:
@@ -79,13 +73,13 @@ def _run(
   fingerprint: Mapping[str, Any],
 ) -> int:
   """Runs the learners one after the other, then reports on all there are."""
-  stop = _stop_on_signals()
+  stop = command.stop_on_signals()
   diverged = []
   for name in names:
     trainer = training.Trainer(study, name, source, workdir, fingerprint)
     try:
       if not all(trainer.run(seed, stop) for seed in training.seeds(study)):
-        print(f'stopped; the same command goes on from here: {workdir}')
+        print(f'Stopped; the same command goes on from here: {workdir}')
         return 0
     except training.DivergedError as error:
       print(error, flush=True)
@@ -127,19 +121,6 @@ def _default_workdir(argv: Sequence[str]) -> str:
   raise AssertionError('there is always a recipe')
 
 
-def _chosen(study: schema.Study, only: Sequence[str]) -> list[str]:
-  """The learners to run, in the order of the study."""
-  for name in only:
-    if name not in study.learners:
-      message = f'--only={name}: is not a learner of this study; it has: '
-      message += ', '.join(study.learners)
-      nearest = difflib.get_close_matches(name, study.learners, n=1)
-      if nearest:
-        message += f'. Did you mean {nearest[0]!r}?'
-      raise cli.UsageError(message)
-  return [name for name in study.learners if not only or name in only]
-
-
 def _print_checksum(data: schema.Data) -> int:
   if not data.folder:
     raise checks.ConfigError(
@@ -153,7 +134,7 @@ def _print_checksum(data: schema.Data) -> int:
 def _check_same(workdir: str, fingerprint: Mapping[str, Any]) -> None:
   """Refuses a folder that was made with another configuration."""
   saved = run_files.read_json(run_files.config(workdir))
-  before = fingerprint if saved is None else _flatten(saved)
+  before = fingerprint if saved is None else command.flatten(saved)
   for field in [*fingerprint, *before]:
     if before.get(field) != fingerprint.get(field):
       raise cli.UsageError(
@@ -169,31 +150,6 @@ def _write_config(workdir: str, study: schema.Study) -> None:
     raise cli.UsageError(
       f'--workdir={workdir}: cannot be written to: {error.strerror}'
     ) from error
-
-
-def _flatten(values: Any, prefix: str = '') -> dict[str, Any]:
-  """The fields of a configuration by path."""
-  if not isinstance(values, dict):
-    return {prefix: values}
-  flat: dict[str, Any] = {}
-  for name, value in values.items():
-    flat |= _flatten(value, f'{prefix}.{name}' if prefix else name)
-  return flat
-
-
-def _stop_on_signals() -> threading.Event:
-  """Returns an event that SIGINT and SIGTERM set; a second one kills."""
-  stop = threading.Event()
-
-  def handle(number: int, frame: Any) -> None:
-    del frame
-    stop.set()
-    signal.signal(number, signal.SIG_DFL)
-    print('stopping', flush=True)
-
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, handle)
-  return stop
 
 
 if __name__ == '__main__':

@@ -16,30 +16,12 @@ from matplotlib import axes, ticker
 from matplotlib import figure as figure_lib
 
 from configs.few_shot import schema
+from evaluation import figure_style
 from experiments.few_shot import training
 
 SUMMARY, PICTURE = 'summary.csv', 'curves.png'
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLORS = (
-  '#000000',
-  '#0072B2',
-  '#D55E00',
-  '#009E73',
-  '#CC79A7',
-  '#E69F00',
-  '#56B4E9',
-)
-_LINE_STYLES = ('--', '-', ':', '-.')
-_STYLE = {
-  'axes.grid': True,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'axes.titlesize': 'medium',
-  'font.size': 10,
-  'grid.alpha': 0.3,
-  'legend.frameon': False,
-  'lines.linewidth': 1.6,
-}
+# MAML is black.
+_COLORS = ('#000000', *figure_style.COLORS)
 
 
 class Curves(NamedTuple):
@@ -164,7 +146,7 @@ def draw(
   # Without pyplot: no display, and no global state.
   figure = figure_lib.Figure(figsize=(13.2, 4.6), layout='constrained')
   metric = training.metric_name(study)
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(figure_style.STYLE):
     by_step, by_second, by_k = figure.subplots(1, 3)
     for name, curve in curves.items():
       style = _style(study, name)
@@ -254,8 +236,8 @@ def _style(study: schema.Study, name: str) -> dict[str, Any]:
   variant = variants.index(dataclasses.replace(config, inner_updates=1))
   return {
     'color': _COLORS[variant % len(_COLORS)],
-    'linestyle': _LINE_STYLES[
-      lengths.index(config.inner_updates) % len(_LINE_STYLES)
+    'linestyle': figure_style.LINE_STYLES[
+      lengths.index(config.inner_updates) % len(figure_style.LINE_STYLES)
     ],
   }
 

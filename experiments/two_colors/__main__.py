@@ -6,15 +6,14 @@ command again goes on where it was stopped, and runs nothing twice.
 
 import datetime
 import pathlib
-import signal
 import time
 from collections.abc import Sequence
 
 from absl import flags
 
-from configs import checks, errors
+from configs import errors
 from configs.two_colors import schema
-from experiments import devices
+from experiments import command, devices
 from experiments.two_colors import report, run
 from launch import cli, local, run_files
 from learner import checkpoints
@@ -23,7 +22,7 @@ _NAMES = ('table', 'horizons', 'lengths', 'switching', 'tuning')
 STUDIES = cli.RecipeKind(
   tuple(f'two_colors/{name}.py' for name in _NAMES), schema.from_config_dict
 )
-_DEFAULT = '--config=configs/two_colors/table.py'
+_DEFAULT_RECIPE = 'configs/two_colors/table.py'
 _SHOW_PERIOD_S = 10.0
 
 
@@ -48,14 +47,10 @@ def main(argv: Sequence[str]) -> int:
     'Agents to run, by name; all by default.',
     flag_values=flag_values,
   )
-  given = {argument.lstrip('-').partition('=')[0] for argument in argv}
-  if 'config' not in given:
-    # Before its overrides.
-    argv = [argv[0], _DEFAULT, *argv[1:]]
+  argv = command.with_default_recipe(argv, _DEFAULT_RECIPE)
   study = cli.parse_with_recipe(flag_values, argv, STUDIES)
-  names: list[str] = flag_values['only'].value or list(study.agents)
-  for name in names:
-    checks.check_choice('agents', name, tuple(study.agents))
+  only: list[str] = flag_values['only'].value or []
+  names = command.choose('agents', list(study.agents), only)
   workdir = str(flag_values['workdir'].value)
   devices.one_per_core()
   try:
@@ -73,14 +68,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(study: schema.Study, names: Sequence[str], workdir: str) -> int:
   """Runs the agents one after the other, then reports on all that is there."""
-  signals: list[int] = []
-  for each in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(each, lambda number, _: signals.append(number))
+  stop = command.stop_on_signals()
   run_files.write_json(run_files.config(workdir), schema.to_dict(study))
   for name in names:
     agent_run = run.AgentRun(study, name, workdir)
     try:
-      if not agent_run.run(lambda: bool(signals), _Display().show):
+      if not agent_run.run(stop.is_set, _Display().show):
         print(f'Stopped. The same command goes on with {name}.', flush=True)
         return 0
     finally:

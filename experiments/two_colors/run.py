@@ -16,6 +16,7 @@ from jax.experimental import shard_map
 
 from configs import schema as atari_schema
 from configs.two_colors import schema
+from experiments import command
 from experiments.two_colors import actor_critic, environment, q_lambda
 from experiments.two_colors import agent as agent_lib
 from learner import checkpoints
@@ -239,22 +240,9 @@ def _fingerprint(study: schema.Study, name: str) -> dict[str, Any]:
   fields = ('num_steps', 'num_seeds', 'seed', 'log_period_steps')
   return {
     **{field: values[field] for field in fields},
-    **_flat(values['env'], 'env'),
-    **_flat(values['agents'][name], f'agents.{name}'),
+    **command.flatten(values['env'], 'env'),
+    **command.flatten(values['agents'][name], f'agents.{name}'),
   }
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-  """Joins the names of nested groups by dots; JSON has no tuples."""
-  flat: dict[str, Any] = {}
-  for name, value in values.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f'{prefix}.{name}')
-    else:
-      flat[f'{prefix}.{name}'] = (
-        list(value) if isinstance(value, tuple) else value
-      )
-  return flat
 
 
 def _over_seeds(

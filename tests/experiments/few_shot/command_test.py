@@ -110,7 +110,7 @@ def test_another_configuration_is_refused(tmp_path):
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
-    (['--only=maml_k7'], r'--only=maml_k7: .*mean '),
+    (['--only=maml_k7'], r"learners = 'maml_k7': .*mean 'maml"),
     (['--config.learners.maml_k5.kind=mamal'], r"kind = 'mamal'.*mean 'maml'"),
     (['--config.learners.maml_k5.inner_update=1'], "mean 'inner_updates'"),
     (['--config=configs/few_shot/digit.py'], 'mean .*few_shot/digits.py'),
