@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   for exponent in (-5, -4, -3):
     for name, agent in (
       ('ac_mg', base.meta_gradient(base.actor_critic(), 1)),
-      ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 16)),
+      ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 1)),
       ('q_bmg', base.bootstrapped(base.q_lambda(), 0, 16)),
     ):
       agent.meta.learning_rate = 10.0**exponent
