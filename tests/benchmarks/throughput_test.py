@@ -225,6 +225,8 @@ def test_a_stop_in_the_middle_of_a_fork_is_not_lost(tmp_path):
   program = f"""
 import os, signal
 from benchmarks import parts
+# A parent in the background would have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
   with parts.start('child', ['sleep', '60'], None, {{}}, {str(tmp_path)!r}):

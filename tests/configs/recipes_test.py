@@ -10,6 +10,8 @@ import configs
 from configs import schema
 
 _ROOT = pathlib.Path(configs.__file__).parent
+# Not for training on Atari; tests/experiments has theirs.
+_STUDIES = {'few_shot', 'two_colors'}
 
 
 def _recipes() -> list[str]:
@@ -18,6 +20,7 @@ def _recipes() -> list[str]:
     '.'.join(path.relative_to(_ROOT.parent).with_suffix('').parts)
     for path in sorted(_ROOT.rglob('*.py'))
     if '\ndef get_config(' in path.read_text()
+    and path.parent.name not in _STUDIES
   ]
 
 
