@@ -88,9 +88,11 @@ def _around(
   means: pd.Series, switch_interval: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Averages over all intervals but the first, in a hundred bins each."""
-  begin = means.index.to_numpy() - means.index[0]
-  kept = begin >= switch_interval
-  width = max(switch_interval / 100, means.index[0])
-  bins = (begin[kept] % switch_interval) // width
+  period = means.index[0]
+  # A row that a switch cuts in two counts where most of it is.
+  middle = means.index.to_numpy() - period / 2
+  kept = middle >= switch_interval
+  width = max(switch_interval / 100, period)
+  bins = (middle[kept] % switch_interval) // width
   values = means[kept].groupby(bins).mean()
   return (values.index.to_numpy() + 0.5) * width, values.to_numpy()

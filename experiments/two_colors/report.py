@@ -84,7 +84,12 @@ def around_switches(
     begin // switch_interval < last // switch_interval
   )
   after = counts & (phase + steps_per_row <= _AROUND_STEPS)
-  before = counts & (phase >= switch_interval - _AROUND_STEPS)
+  # Rows that the next switch cuts in two belong to neither.
+  before = (
+    counts
+    & (phase >= switch_interval - _AROUND_STEPS)
+    & (phase + steps_per_row <= switch_interval)
+  )
 
   def means(rows: pd.Series) -> np.ndarray:
     by_seed = records[rows].groupby('seed')[column].mean()

@@ -46,6 +46,17 @@ def test_around_switches():
   np.testing.assert_allclose(before, [0.3, 1.3])
 
 
+def test_rows_that_a_switch_cuts_do_not_count():
+  records = _records(num_rows=30, steps_per_row=3_000)
+  begin = records['num_steps'] - 3_000
+  cut = begin // 10_000 != (records['num_steps'] - 1) // 10_000
+  assert cut.any()
+  records['entropy_weight'] = np.where(cut, 100.0, 0.5)
+  after, before = report.around_switches(records, 'entropy_weight', 10_000)
+  np.testing.assert_allclose(after, [0.5, 0.5])
+  np.testing.assert_allclose(before, [0.5, 0.5])
+
+
 def test_unfinished_interval_does_not_count():
   records = _records(num_rows=28)
   after, _ = report.around_switches(records, 'entropy_weight', 10_000)
