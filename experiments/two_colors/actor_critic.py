@@ -3,10 +3,11 @@
 A2C with n-step returns on rollouts of one environment. The environment is a
 part of what an update rule moves: an update learns from the rollout that was
 made with the current parameters, then makes the next one. So all data is
-on-policy, and the agent loses none of it to meta-learning but for the update
-that ends a target (Flennerhag et al., 2022, section 5.1 and appendix B).
+on-policy, and nothing is thrown away but the update that ends a target
+(Flennerhag et al., 2022, section 5.1 and appendix B).
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -83,9 +84,9 @@ class Parts(NamedTuple):
   update: engine.UpdateRule
   plain_update: engine.UpdateRule
   # (parameters, random key) -> state.
-  begin: Any
+  begin: Callable[[types.Params, jax.Array], engine.AgentState]
   # (parameters, observations [N, 30]) -> HeadOutput of N states.
-  network: Any
+  network: Callable[[types.Params, jax.Array], types.HeadOutput]
 
 
 def make_agent(
@@ -275,7 +276,7 @@ def _make_optimizer(config: schema.Agent) -> optax.GradientTransformation:
 
 
 def _act(
-  policy: Any,
+  policy: Callable[[jax.Array], jax.Array],
   world: environment.Environment,
   state: environment.State,
   key: jax.Array,
@@ -362,7 +363,7 @@ def _direct_loss(parts: Parts) -> engine.OuterLoss:
   return engine.OuterLoss(lambda params: (), apply)
 
 
-def _metrics(infos: Any) -> agent_lib.Metrics:
+def _metrics(infos: Sequence[UpdateInfo]) -> agent_lib.Metrics:
   """Means over updates; a scan has stacked some of them."""
   stacked = jax.tree.map(
     lambda *each: jnp.concatenate([jnp.atleast_1d(x) for x in each]), *infos

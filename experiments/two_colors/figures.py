@@ -43,7 +43,7 @@ def draw_returns(summary: pd.DataFrame, path: pathlib.Path) -> None:
       places,
       'D',
       color=figure_style.COLORS[1],
-      label='Luketina et al. (2022)',
+      label='Luketina et al. (2022), 10 M steps',
     )
     axis.set_yticks(places, summary['agent'])
     axis.invert_yaxis()

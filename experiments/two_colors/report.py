@@ -171,9 +171,9 @@ def write(
 
 def _print(summary: pd.DataFrame) -> None:
   table = Table(title='Total return in millions, mean (sd) over seeds')
-  for title in ('agent', 'M steps', 'seeds', 'return', '95 %', 'published'):
+  titles = ('agent', 'M steps', 'seeds', 'return', '95 %')
+  for title in (*titles, 'published (10 M)', 'after, before a switch'):
     table.add_column(title)
-  table.add_column('hyper-parameter after, before a switch')
   columns = [summary[name] for name in summary.columns]
   for values in zip(*columns, strict=True):
     row = dict(zip(summary.columns, values, strict=True))
