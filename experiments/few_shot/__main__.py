@@ -51,7 +51,6 @@ def main(argv: Sequence[str]) -> int:
     return _print_checksum(study.data)
   names = command.choose('learners', list(study.learners), args['only'])
   workdir = args['workdir'] or _default_workdir(argv)
-  logging.set_verbosity(logging.ERROR)
   fingerprint = command.flatten(schema.to_dict(study))
   _check_same(workdir, fingerprint)
   source = tasks.make_source(study.data, study.task)
@@ -153,4 +152,6 @@ def _write_config(workdir: str, study: schema.Study) -> None:
 
 
 if __name__ == '__main__':
+  # Of the whole process, so not in `main`: Orbax has much to say.
+  logging.set_verbosity(logging.ERROR)
   cli.run_main(main)
