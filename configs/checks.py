@@ -99,7 +99,11 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
       )
     kwargs[name] = _convert(hints[name], value, prefix + name)
   for spec in dataclasses.fields(cls):
-    if spec.default is dataclasses.MISSING and spec.name not in kwargs:
+    required = (
+      spec.default is dataclasses.MISSING
+      and spec.default_factory is dataclasses.MISSING
+    )
+    if required and spec.name not in kwargs:
       raise ConfigError(prefix + spec.name, None, 'is missing')
   return cls(**kwargs)
 

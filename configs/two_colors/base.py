@@ -9,10 +9,7 @@ from configs.two_colors import schema
 
 def get_study() -> ml_collections.ConfigDict:
   """Returns a study of ten seeds and 10 M steps, as yet without agents."""
-  study = schema.Study(agents={'none': schema.Agent()})
-  values = dataclasses.asdict(study)
-  values['agents'] = {}
-  return ml_collections.ConfigDict(values)
+  return ml_collections.ConfigDict(dataclasses.asdict(schema.Study()))
 
 
 def actor_critic() -> ml_collections.ConfigDict:

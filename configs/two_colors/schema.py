@@ -139,9 +139,6 @@ class Study:
       self.num_steps,
       f'must be at least log_period_steps = {self.log_period_steps}',
     )
-    checks.check(
-      bool(self.agents), 'agents', dict(self.agents), 'must not be empty'
-    )
 
 
 def from_config_dict(
@@ -155,19 +152,13 @@ def from_config_dict(
   if isinstance(config_dict, ml_collections.ConfigDict):
     config_dict = config_dict.to_dict()
   values = dict(config_dict)
+  # Their names are the user's, so these are not for `checks.build`.
   agents = {
     name: checks.build(Agent, agent, prefix=f'agents.{name}.')
     for name, agent in values.pop('agents', {}).items()
   }
-  env = checks.build(Environment, values.pop('env', {}), prefix='env.')
-  hints = {spec.name: spec.type for spec in dataclasses.fields(Study)}
-  for name, value in values.items():
-    if name not in hints:
-      raise checks.ConfigError(
-        name, value, 'is not a known field', tuple(hints), given=name
-      )
-    checks.check(type(value) is int, name, value, 'must be a whole number')
-  return Study(env=env, agents=agents, **values)
+  checks.check(bool(agents), 'agents', agents, 'must not be empty')
+  return dataclasses.replace(checks.build(Study, values), agents=agents)
 
 
 def to_dict(study: Study) -> dict[str, Any]:

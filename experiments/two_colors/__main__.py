@@ -111,10 +111,5 @@ class _Display:
     )
 
 
-def entry() -> None:
-  """The console script."""
-  cli.run_main(main)
-
-
 if __name__ == '__main__':
-  entry()
+  cli.run_main(main)

@@ -68,13 +68,6 @@ class UpdateInfo(NamedTuple):
   value: jax.Array
 
 
-class State(NamedTuple):
-  """The agent, and what meta-learning moves (None if there is none)."""
-
-  agent: engine.AgentState
-  meta: engine.MetaState | None
-
-
 class Parts(NamedTuple):
   """The functions that the engine combines."""
 
@@ -90,7 +83,7 @@ class Parts(NamedTuple):
 
 
 def make_agent(
-  config: schema.Agent, world: environment.Environment
+  config: schema.Agent, world: schema.Environment
 ) -> agent_lib.Agent:
   """Returns the agent that `config` describes, in `world`."""
   meta = config.meta
@@ -111,23 +104,23 @@ def make_agent(
     [None] * own_updates, [None] if extra_updates else [], None
   )
 
-  def init(key: jax.Array) -> State:
+  def init(key: jax.Array) -> agent_lib.State:
     params_key, meta_key, agent_key = jax.random.split(key, 3)
     params = initial_params(config, params_key)
     meta_params = logits.init(meta_key)
-    return State(
+    return agent_lib.State(
       parts.begin(params, agent_key),
       learner.init(meta_params, params) if learns else None,
     )
 
-  def step(state: State) -> tuple[State, agent_lib.Metrics]:
+  def step(state: agent_lib.State) -> tuple[agent_lib.State, agent_lib.Metrics]:
     if state.meta is None:
       agent, info = parts.update(state.agent, None, None)
-      return State(agent, None), _metrics([info])
+      return agent_lib.State(agent, None), _metrics([info])
     output = learner.step(state.agent, state.meta, data)
     metrics = _metrics(output.agent_aux)
     metrics['meta_gradient'] = optax.global_norm(output.meta_gradient)
-    return State(output.agent, output.meta), metrics
+    return agent_lib.State(output.agent, output.meta), metrics
 
   num_updates = own_updates + extra_updates
   return agent_lib.Agent(init, step, num_updates * config.rollout_length)
@@ -139,7 +132,7 @@ def initial_params(config: schema.Agent, key: jax.Array) -> types.Params:
   return _network(config).init(key, observation)
 
 
-def make_parts(config: schema.Agent, world: environment.Environment) -> Parts:
+def make_parts(config: schema.Agent, world: schema.Environment) -> Parts:
   """Returns the agent's loss and update rules."""
   network = _network(config)
   logits = agent_lib.make_logits(_ENTROPY_WEIGHT, config.meta)
@@ -277,7 +270,7 @@ def _make_optimizer(config: schema.Agent) -> optax.GradientTransformation:
 
 def _act(
   policy: Callable[[jax.Array], jax.Array],
-  world: environment.Environment,
+  world: schema.Environment,
   state: environment.State,
   key: jax.Array,
   length: int,

@@ -10,6 +10,7 @@ import optax
 from agents import context as context_lib
 from agents import meta_parameters
 from configs.two_colors import schema
+from learner import engine
 
 PyTree = Any
 # Means over steps, by name.
@@ -17,13 +18,20 @@ Metrics = dict[str, jax.Array]
 REWARD = 'reward'
 
 
+class State(NamedTuple):
+  """The agent, and what meta-learning moves (None if there is none)."""
+
+  agent: engine.AgentState
+  meta: engine.MetaState | None
+
+
 class Agent(NamedTuple):
   """An agent with its world, as a pair of pure functions."""
 
-  # (random key) -> state, a pytree of arrays.
-  init: Callable[[jax.Array], PyTree]
+  # (random key) -> state.
+  init: Callable[[jax.Array], State]
   # (state) -> (state after `num_steps` steps of the world, means over them).
-  step: Callable[[PyTree], tuple[PyTree, Metrics]]
+  step: Callable[[State], tuple[State, Metrics]]
   num_steps: int
 
 

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from configs.two_colors import schema
+
 SIZE = 5
 NUM_CELLS = SIZE * SIZE
 NUM_ACTIONS = 4
@@ -25,16 +27,6 @@ STEP_REWARD = -0.04
 # Up, right, down, left.
 _COLUMN_MOVES = (0, 1, 0, -1)
 _ROW_MOVES = (-1, 0, 1, 0)
-
-
-class Environment(NamedTuple):
-  """What the rules leave open."""
-
-  # Steps from one change of the good item to the next.
-  switch_interval: int = 100_000
-  # 'item': only the collected item moves (Flennerhag et al.); 'all': the agent
-  # and both items do (Luketina et al., 2022).
-  respawn: str = 'item'
 
 
 class State(NamedTuple):
@@ -53,13 +45,16 @@ def reset(key: jax.Array) -> State:
   return State(agent, jnp.stack(items), jnp.zeros((), jnp.int32))
 
 
-def good_item(environment: Environment, time: jax.Array) -> jax.Array:
+def good_item(environment: schema.Environment, time: jax.Array) -> jax.Array:
   """Which item is worth +1 in the step that begins at `time`: 0 or 1."""
   return (time // environment.switch_interval) % 2
 
 
 def step(
-  environment: Environment, state: State, action: jax.Array, key: jax.Array
+  environment: schema.Environment,
+  state: State,
+  action: jax.Array,
+  key: jax.Array,
 ) -> tuple[State, jax.Array]:
   """Makes one step.
 

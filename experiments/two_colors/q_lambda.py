@@ -55,15 +55,8 @@ class StepInfo(NamedTuple):
   value: jax.Array
 
 
-class State(NamedTuple):
-  """The agent, and what meta-learning moves (None if there is none)."""
-
-  agent: engine.AgentState
-  meta: engine.MetaState | None
-
-
 def make_agent(
-  config: schema.Agent, world: environment.Environment
+  config: schema.Agent, world: schema.Environment
 ) -> agent_lib.Agent:
   """Returns the agent that `config` describes, in `world`."""
   meta = config.meta
@@ -79,23 +72,23 @@ def make_agent(
   )
   learns = meta.mode == 'bmg'
 
-  def init(key: jax.Array) -> State:
+  def init(key: jax.Array) -> agent_lib.State:
     params_key, meta_key, agent_key = jax.random.split(key, 3)
     params = network.init(params_key, jnp.zeros(environment.OBSERVATION_SIZE))
     agent = engine.AgentState(params, _begin(config, params, agent_key))
     if not learns:
-      return State(agent, None)
-    return State(agent, learner.init(logits.init(meta_key), params))
+      return agent_lib.State(agent, None)
+    return agent_lib.State(agent, learner.init(logits.init(meta_key), params))
 
-  def step(state: State) -> tuple[State, agent_lib.Metrics]:
+  def step(state: agent_lib.State) -> tuple[agent_lib.State, agent_lib.Metrics]:
     if state.meta is None:
       agent, info = window(state.agent, None, None)
-      return State(agent, None), _metrics(info)
+      return agent_lib.State(agent, None), _metrics(info)
     data = engine.MetaData(inner=[], bootstrap=[], final=None)
     output = learner.step(state.agent, state.meta, data)
     metrics = _metrics(output.agent_aux[0])
     metrics['meta_gradient'] = optax.global_norm(output.meta_gradient)
-    return State(output.agent, output.meta), metrics
+    return agent_lib.State(output.agent, output.meta), metrics
 
   return agent_lib.Agent(init, step, meta.bootstrap_length)
 
@@ -123,7 +116,7 @@ def make_epsilon(
 
 def make_update(
   config: schema.Agent,
-  world: environment.Environment,
+  world: schema.Environment,
   values: Values,
   epsilon: Epsilon,
 ) -> engine.UpdateRule:
@@ -161,8 +154,9 @@ def make_update(
       action = _epsilon_greedy(action_key, action_values, current_epsilon)
       return action_values[action], (action, jnp.max(action_values))
 
-    gradient, (action, value) = jax.grad(chosen_value, has_aux=True)(params)
-    (chosen, _) = chosen_value(params)
+    (chosen, (action, value)), gradient = jax.value_and_grad(
+      chosen_value, has_aux=True
+    )(params)
     next_state, reward = environment.step(
       world, learning.environment, action, world_key
     )

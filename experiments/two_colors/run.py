@@ -17,7 +17,7 @@ from jax.experimental import shard_map
 from configs import schema as atari_schema
 from configs.two_colors import schema
 from experiments import command
-from experiments.two_colors import actor_critic, environment, q_lambda
+from experiments.two_colors import actor_critic, q_lambda
 from experiments.two_colors import agent as agent_lib
 from learner import checkpoints
 
@@ -77,8 +77,7 @@ def make_plan(study: schema.Study, steps_per_update: int) -> Plan:
 def make_agent(study: schema.Study, name: str) -> agent_lib.Agent:
   """Returns the agent of that name, in the study's world."""
   config = study.agents[name]
-  world = environment.Environment(study.env.switch_interval, study.env.respawn)
-  return _MAKERS[config.kind](config, world)
+  return _MAKERS[config.kind](config, study.env)
 
 
 class AgentRun:

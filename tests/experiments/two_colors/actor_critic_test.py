@@ -12,7 +12,7 @@ from configs.two_colors import schema
 from experiments.two_colors import actor_critic, environment
 from learner import engine
 
-_WORLD = environment.Environment(switch_interval=40)
+_WORLD = schema.Environment(switch_interval=40)
 
 
 def _config(**meta):
@@ -127,10 +127,6 @@ def test_agent_goes_on_from_the_targets_learned_updates():
   )
 
 
-def _logit(meta_params):
-  return meta_params['entropy_weight'][0]
-
-
 def _central_difference(function, meta_params, step=1e-5):
   value = lambda shift: function(
     {'entropy_weight': meta_params['entropy_weight'] + shift}
@@ -228,7 +224,7 @@ def test_meta_learning_begins_at_the_initial_weight():
 
 
 def test_learns_to_collect_the_good_item():
-  world = environment.Environment(switch_interval=10**9)
+  world = schema.Environment(switch_interval=10**9)
   config = dataclasses.replace(_config(), hidden=(64,), rollout_length=16)
   agent = actor_critic.make_agent(config, world)
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.two_colors import schema
 from experiments.two_colors import environment
 
 _UP, _RIGHT, _DOWN, _LEFT = range(4)
@@ -16,7 +17,7 @@ def _state(agent, items, time=0):
 
 def _play(state, actions, **rules):
   """Returns the states and rewards of a script."""
-  rules = environment.Environment(**rules)
+  rules = schema.Environment(**rules)
   states, rewards = [], []
   for index, action in enumerate(actions):
     state, reward = environment.step(
@@ -80,7 +81,7 @@ def test_good_item_changes_with_time(time, first, second):
 
 def test_respawn_is_uniform_over_free_cells():
   keys = jax.random.split(jax.random.PRNGKey(0), 23_000)
-  rules = environment.Environment()
+  rules = schema.Environment()
   step = jax.vmap(
     lambda key: environment.step(rules, _state(12, [7, 3]), jnp.int32(0), key)
   )
@@ -95,7 +96,7 @@ def test_respawn_is_uniform_over_free_cells():
 
 def test_all_respawn_without_overlap():
   keys = jax.random.split(jax.random.PRNGKey(0), 5_000)
-  rules = environment.Environment(respawn='all')
+  rules = schema.Environment(respawn='all')
   states, _ = jax.vmap(
     lambda key: environment.step(rules, _state(12, [7, 3]), jnp.int32(0), key)
   )(keys)
@@ -115,7 +116,7 @@ def test_observation_is_one_hot_columns_and_rows():
 
 def _mean_reward(policy, num_steps):
   """Averages the reward of `policy(state, key) -> action`, without switches."""
-  rules = environment.Environment(switch_interval=10**9)
+  rules = schema.Environment(switch_interval=10**9)
 
   def body(state, key):
     action_key, key = jax.random.split(key)

@@ -11,7 +11,7 @@ from experiments.two_colors import agent as agent_lib
 from experiments.two_colors import environment, q_lambda
 from learner import engine
 
-_WORLD = environment.Environment(switch_interval=40)
+_WORLD = schema.Environment(switch_interval=40)
 
 
 def _config(**fields):
