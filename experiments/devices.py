@@ -9,11 +9,15 @@ def one_per_core() -> None:
   """Makes a device of every core; to be called before JAX computes anything.
 
   Seeds are then spread over cores as they are over accelerators. Operations
-  this small only lose by being split among threads.
+  this small only lose by being split among threads, and XLA's older runtime
+  spends less on each: two colors runs 1.3 times as fast with the actor-critic
+  and 2.8 times with Q(lambda).
   """
-  jax.config.update('jax_num_cpu_devices', os.cpu_count() or 1)
+  jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
   # The last of several equal flags counts: the user's own.
   flags = (
-    f'--xla_cpu_multi_thread_eigen=false {os.environ.get("XLA_FLAGS", "")}'
+    '--xla_cpu_multi_thread_eigen=false',
+    '--xla_cpu_use_thunk_runtime=false',
+    os.environ.get('XLA_FLAGS', ''),
   )
-  os.environ['XLA_FLAGS'] = flags.strip()
+  os.environ['XLA_FLAGS'] = ' '.join(flags).strip()

@@ -68,12 +68,18 @@ class Agent:
   # 'actor_critic' or 'q_lambda'.
   kind: str = 'actor_critic'
   hidden: tuple[int, ...] = (256, 256)
+  # Variance of initial weights, times the number of inputs of their layer.
+  initial_scale: float = 1.0
   discount: float = 0.99
   # Of SGD for the actor-critic, of Adam for Q(lambda).
   learning_rate: float = 0.1
   # Actor-critic: steps between two updates, weight of the value loss, and the
   # global norm that gradients are clipped to (0: they are not).
   rollout_length: int = 16
+  # Of the lambda-returns G that the value learns: 1 makes n-step returns of the
+  # rest of the rollout, 0 one-step ones. The policy's advantage at t is, as in
+  # IMPALA, r_t + discount * G_t+1 - v_t.
+  return_lambda: float = 1.0
   value_weight: float = 1.0
   max_grad_norm: float = 0.0
   # Q(lambda): the decay of traces, and Adam's settings.
@@ -88,7 +94,7 @@ class Agent:
     group = checks.GroupChecker('agent', self)
     group.at_least(1, 'rollout_length')
     group.at_least(0, 'max_grad_norm')
-    group.positive('learning_rate', 'epsilon', 'value_weight')
+    group.positive('initial_scale', 'learning_rate', 'epsilon', 'value_weight')
     group.in_unit_interval('discount', 'trace_lambda', 'beta1', 'beta2')
     if self.kind == 'q_lambda':
       checks.check(

@@ -152,7 +152,7 @@ def make_parts(config: schema.Agent, world: schema.Environment) -> Parts:
     weight = entropy_weight(meta_params, batch.context)
     hypers = types.Hypers(
       discount=config.discount,
-      trace_lambda=1.0,
+      trace_lambda=config.return_lambda,
       leak=1.0,
       cut_leak=1.0,
       policy_weight=1.0,
@@ -252,10 +252,9 @@ def _network(config: schema.Agent) -> hk.Transformed:
   """Returns separate policy and value networks (paper, appendix B)."""
 
   def forward(observations: jax.Array) -> types.HeadOutput:
-    mlp = hk.nets.MLP
-    sizes = config.hidden
-    logits = mlp((*sizes, environment.NUM_ACTIONS), name='policy')(observations)
-    values = mlp((*sizes, 1), name='value')(observations)
+    policy = agent_lib.make_mlp(config, environment.NUM_ACTIONS, 'policy')
+    logits = policy(observations)
+    values = agent_lib.make_mlp(config, 1, 'value')(observations)
     return types.HeadOutput(logits, jnp.squeeze(values, axis=-1))
 
   return hk.without_apply_rng(hk.transform(forward))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
@@ -33,6 +34,15 @@ class Agent(NamedTuple):
   # (state) -> (state after `num_steps` steps of the world, means over them).
   step: Callable[[State], tuple[State, Metrics]]
   num_steps: int
+
+
+def make_mlp(config: schema.Agent, num_outputs: int, name: str) -> hk.Module:
+  """Returns a network with the agent's hidden layers, of ReLU units."""
+  return hk.nets.MLP(
+    (*config.hidden, num_outputs),
+    w_init=hk.initializers.VarianceScaling(config.initial_scale),
+    name=name,
+  )
 
 
 def make_logits(name: str, config: schema.Meta) -> meta_parameters.Logits:

@@ -95,10 +95,13 @@ def make_agent(
 
 def make_network(config: schema.Agent) -> hk.Transformed:
   """Returns Q, from observations [..., 30] to action values [..., 4]."""
-  sizes = (*config.hidden, environment.NUM_ACTIONS)
-  return hk.without_apply_rng(
-    hk.transform(lambda observation: hk.nets.MLP(sizes)(observation))
-  )
+
+  def forward(observations: jax.Array) -> jax.Array:
+    return agent_lib.make_mlp(config, environment.NUM_ACTIONS, 'mlp')(
+      observations
+    )
+
+  return hk.without_apply_rng(hk.transform(forward))
 
 
 def make_epsilon(

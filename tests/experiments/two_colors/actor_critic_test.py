@@ -35,18 +35,23 @@ def _begin(config, seed=0):
   return agent, jax.jit(agent.init)(jax.random.PRNGKey(seed))
 
 
-def _n_step_loss(params, network, rollout, config, entropy_weight):
-  """The paper's appendix B, written out; returns are constant."""
+def _written_out_loss(params, network, rollout, config, entropy_weight):
+  """The paper's appendix B with lambda-returns, which are constant."""
   logits, values = network(params, rollout.observations)
-  target = jax.lax.stop_gradient(values[-1])
-  targets = []
-  for reward in rollout.rewards[::-1]:
-    target = reward + config.discount * target
-    targets.insert(0, target)
-  targets = jnp.stack(targets)
+  frozen = jax.lax.stop_gradient(values)
+  returns, estimates = [frozen[-1]], []
+  for reward, next_value in zip(
+    rollout.rewards[::-1], frozen[:0:-1], strict=True
+  ):
+    # Of taking the action, then of what follows it.
+    estimates.insert(0, reward + config.discount * returns[0])
+    mixed = config.return_lambda * returns[0]
+    mixed += (1.0 - config.return_lambda) * next_value
+    returns.insert(0, reward + config.discount * mixed)
+  targets, estimates = jnp.stack(returns[:-1]), jnp.stack(estimates)
   log_probs = jax.nn.log_softmax(logits[:-1])
   chosen = log_probs[jnp.arange(len(targets)), rollout.actions]
-  advantages = targets - jax.lax.stop_gradient(values[:-1])
+  advantages = estimates - frozen[:-1]
   entropies = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=1)
   return jnp.mean(
     -chosen * advantages
@@ -55,12 +60,13 @@ def _n_step_loss(params, network, rollout, config, entropy_weight):
   )
 
 
-def test_update_is_sgd_on_the_n_step_loss():
-  config = _config()
+@pytest.mark.parametrize('return_lambda', [0.0, 0.6, 1.0])
+def test_update_is_sgd_on_the_loss(return_lambda):
+  config = dataclasses.replace(_config(), return_lambda=return_lambda)
   agent, state = _begin(config)
   parts = actor_critic.make_parts(config, _WORLD)
   rollout = state.agent.opt_state.rollout
-  gradient = jax.grad(_n_step_loss)(
+  gradient = jax.grad(_written_out_loss)(
     state.agent.params, parts.network, rollout, config, 0.1
   )
   after, metrics = jax.jit(agent.step)(state)
@@ -150,7 +156,7 @@ def test_bmg_meta_gradient_against_central_differences(inner_updates, length):
     )[0]
     last = run(inner_updates + length - 1)
     rollout = last.opt_state.rollout
-    gradient = jax.grad(_n_step_loss)(
+    gradient = jax.grad(_written_out_loss)(
       last.params, parts.network, rollout, config, 0.0
     )
     target = jax.tree.map(lambda x, g: x - 0.1 * g, last.params, gradient)
@@ -188,7 +194,7 @@ def test_mg_meta_gradient_against_central_differences(inner_updates):
 
     final = final_gradient_and_params(state.meta.params)
     # The outer loss is judged by its (policy) gradient, which is constant here.
-    gradient = jax.grad(_n_step_loss)(
+    gradient = jax.grad(_written_out_loss)(
       final.params, parts.network, final.opt_state.rollout, config, 0.2
     )
 
@@ -221,6 +227,14 @@ def test_meta_learning_begins_at_the_initial_weight():
     agent, state = _begin(_bmg(1, 2, initial=0.3, context=context))
     _, metrics = jax.jit(agent.step)(state)
     assert float(metrics['entropy_weight']) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_initial_weights_have_the_variance_that_was_asked_for():
+  config = dataclasses.replace(_config(), hidden=(400,), initial_scale=0.25)
+  params = actor_critic.initial_params(config, jax.random.PRNGKey(0))
+  for name in ('policy', 'value'):
+    weights = params[f'{name}/~/linear_0']['w']
+    assert float(weights.var()) * len(weights) == pytest.approx(0.25, rel=0.1)
 
 
 def test_learns_to_collect_the_good_item():
