@@ -36,7 +36,7 @@ class Agent(NamedTuple):
   num_steps: int
 
 
-def make_mlp(config: schema.Agent, num_outputs: int, name: str) -> hk.Module:
+def make_mlp(config: schema.Agent, num_outputs: int, name: str) -> hk.nets.MLP:
   """Returns a network with the agent's hidden layers, of ReLU units."""
   return hk.nets.MLP(
     (*config.hidden, num_outputs),

@@ -106,7 +106,7 @@ class AgentRun:
       atari_schema.Learner(keep_checkpoints=1, keep_best=0),
       _fingerprint(study, name),
     )
-    self._sharding = _sharding(study.num_seeds)
+    self._sharding = make_sharding(study.num_seeds)
     keys = jax.random.split(jax.random.PRNGKey(study.seed), study.num_seeds)
     self._state = jax.jit(
       jax.vmap(self._agent.init), out_shardings=self._sharding
@@ -178,27 +178,15 @@ class AgentRun:
       self.plan.rows_per_chunk, self.plan.num_rows - self._num_rows
     )
     if num_rows not in self._chunks:
-      self._chunks[num_rows] = self._compile(num_rows)
+      self._chunks[num_rows] = make_chunk(
+        self._agent, self._sharding, self.plan.updates_per_row, num_rows
+      )
     self._state, metrics = self._chunks[num_rows](self._state)
     for index, name in enumerate(self._metrics):
       rows = slice(self._num_rows, self._num_rows + num_rows)
       # [seeds, rows].
       self._history[rows, :, index] = np.asarray(metrics[name]).T
     self._num_rows += num_rows
-
-  def _compile(self, num_rows: int) -> Callable[[PyTree], Any]:
-    def row(state: PyTree, _: None) -> tuple[PyTree, agent_lib.Metrics]:
-      state, metrics = jax.lax.scan(
-        lambda state, _: self._agent.step(state),
-        state,
-        length=self.plan.updates_per_row,
-      )
-      return state, jax.tree.map(jnp.mean, metrics)
-
-    def chunk(state: PyTree) -> tuple[PyTree, agent_lib.Metrics]:
-      return jax.lax.scan(row, state, length=num_rows)
-
-    return jax.jit(_over_seeds(chunk, self._sharding), donate_argnums=0)
 
   def _save(self) -> None:
     state = {
@@ -244,6 +232,49 @@ def _fingerprint(study: schema.Study, name: str) -> dict[str, Any]:
   }
 
 
+def make_chunk(
+  agent: agent_lib.Agent,
+  sharding: jax.sharding.NamedSharding,
+  updates_per_row: int,
+  num_rows: int,
+) -> Callable[[PyTree], tuple[PyTree, agent_lib.Metrics]]:
+  """Compiles some rows of all seeds.
+
+  Args:
+    agent: to run.
+    sharding: of the seeds, from `make_sharding`.
+    updates_per_row: calls of `agent.step` that a row is the mean of.
+    num_rows: of the result.
+
+  Returns:
+    A function of the states of all seeds, [seeds] leading, which it uses up. It
+    returns the next ones and the metrics, [seeds, num_rows].
+  """
+
+  def row(
+    state: agent_lib.State, _: None
+  ) -> tuple[agent_lib.State, agent_lib.Metrics]:
+    state, metrics = jax.lax.scan(
+      lambda state, _: agent.step(state), state, length=updates_per_row
+    )
+    return state, jax.tree.map(jnp.mean, metrics)
+
+  def chunk(
+    state: agent_lib.State,
+  ) -> tuple[agent_lib.State, agent_lib.Metrics]:
+    return jax.lax.scan(row, state, length=num_rows)
+
+  return jax.jit(_over_seeds(chunk, sharding), donate_argnums=0)
+
+
+def make_sharding(num_seeds: int) -> jax.sharding.NamedSharding:
+  """Spreads the seeds evenly over as many local devices as that allows."""
+  devices = jax.local_devices()
+  count = math.gcd(num_seeds, len(devices))
+  mesh = jax.sharding.Mesh(np.asarray(devices[:count]), ('seed',))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('seed'))
+
+
 def _over_seeds(
   function: Callable[[PyTree], PyTree], sharding: jax.sharding.NamedSharding
 ) -> Callable[[PyTree], PyTree]:
@@ -263,11 +294,3 @@ def _over_seeds(
     # Seeds have nothing to say to each other.
     check_rep=False,
   )
-
-
-def _sharding(num_seeds: int) -> jax.sharding.NamedSharding:
-  """Spreads the seeds evenly over as many local devices as that allows."""
-  devices = jax.local_devices()
-  count = math.gcd(num_seeds, len(devices))
-  mesh = jax.sharding.Mesh(np.asarray(devices[:count]), ('seed',))
-  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('seed'))

@@ -1,0 +1,64 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import two_colors
+from configs import errors
+from launch import cli
+
+
+def _fake_python(folder, text):
+  path = folder / 'python'
+  path.write_text(f'#!/bin/sh\n{text}\n')
+  path.chmod(0o755)
+  return str(path)
+
+
+def test_rows_hold_pairs_of_rates(tmp_path):
+  out = tmp_path / 'out.json'
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'benchmarks.two_colors', '--agents=ac_fixed'),
+      *('--seeds=1,2', '--seconds=0.05', '--repeats=2', f'--out={out}'),
+      f'--torch_python={_fake_python(tmp_path, "echo 50.0")}',
+    ],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  rows = json.loads(out.read_text())['rows']
+  assert [row['seeds'] for row in rows] == [1, 2]
+  for row in rows:
+    assert row['torch_rates'] == [50.0, 50.0]
+    assert row['ratio'] == pytest.approx(sum(row['rates']) / 2 / 50.0)
+
+
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [('echo no torch >&2; exit 1', 'no torch'), ('exit 1', 'no reason given')],
+)
+def test_says_why_there_is_no_pytorch(tmp_path, text, reason):
+  python = _fake_python(tmp_path, text)
+  with pytest.raises(cli.UsageError, match=reason):
+    two_colors.torch_steps_per_second(python, 0.01)
+  pathlib.Path(python).unlink()
+  with pytest.raises(cli.UsageError, match='No such file'):
+    two_colors.torch_steps_per_second(python, 0.01)
+
+
+@pytest.mark.parametrize(
+  ('flag', 'reason'),
+  [
+    ('--seeds=0', '--seeds=0'),
+    ('--seeds=x', '--seeds=x'),
+    ('--agents=ac_fix', "Did you mean 'ac_fixed'"),
+  ],
+)
+def test_bad_flags_are_named(flag, reason):
+  with pytest.raises((cli.UsageError, errors.ConfigError), match=reason):
+    two_colors.main(['', flag])
