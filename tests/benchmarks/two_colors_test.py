@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks import two_colors
-from configs import errors
+from configs import checks
 from launch import cli
 
 
@@ -60,5 +60,5 @@ def test_says_why_there_is_no_pytorch(tmp_path, text, reason):
   ],
 )
 def test_bad_flags_are_named(flag, reason):
-  with pytest.raises((cli.UsageError, errors.ConfigError), match=reason):
+  with pytest.raises((cli.UsageError, checks.ConfigError), match=reason):
     two_colors.main(['', flag])
