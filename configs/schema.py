@@ -6,7 +6,8 @@ into a `Config`: complete, typed, immutable and known to be consistent. Nothing
 past the command line ever sees a ConfigDict.
 
 The groups live in modules of their own and are all available here:
-`environment`, `algorithm` (network, loss, optimiser), `meta` and `processes`.
+`environment`, `algorithm` (network, loss, optimiser), `meta`, `processes` and
+`cluster`.
 
 Budgets and periods on the x-axis are emulator frames; times are seconds.
 """
@@ -19,6 +20,7 @@ import ml_collections
 
 from configs import checks
 from configs.algorithm import TORSOS, Agent, Loss, Optimizer
+from configs.cluster import Cluster, Kubernetes, Resources, Slurm
 from configs.environment import PROTOCOLS, Environment
 from configs.meta import (
   Context,
@@ -34,10 +36,12 @@ __all__ = [
   'TORSOS',
   'Actors',
   'Agent',
+  'Cluster',
   'Config',
   'Context',
   'Environment',
   'Evaluator',
+  'Kubernetes',
   'Launch',
   'Learner',
   'Loss',
@@ -46,6 +50,8 @@ __all__ = [
   'MetaParameters',
   'Optimizer',
   'Replay',
+  'Resources',
+  'Slurm',
   'TargetOptimizer',
   'from_config_dict',
   'to_dict',
@@ -68,6 +74,9 @@ class Config:
   meta: Meta = Meta()
   learner: Learner = Learner()
   launch: Launch = Launch()
+  cluster: Cluster = Cluster()
+  slurm: Slurm = Slurm()
+  kubernetes: Kubernetes = Kubernetes()
 
   def __post_init__(self) -> None:
     checks.check(

@@ -18,6 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     base.meta_gradient(base.actor_critic(), 1), 'reward'
   )
   agents.ac_bmg_reward = base.with_context(
-    base.bootstrapped(base.actor_critic(), 1, 1), 'reward'
+    base.bootstrapped(base.actor_critic(), 1, 7), 'reward'
   )
   return study

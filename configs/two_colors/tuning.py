@@ -18,10 +18,17 @@ def get_config() -> ml_collections.ConfigDict:
   for percent in (1, 3, 10, 30):
     agent = agents[f'q_fixed_{percent}_percent'] = base.q_lambda()
     agent.meta.fixed = percent / 100
+  # The fixed weight of its outer loss.
+  for percent in (0, 10, 20, 40):
+    agent = base.meta_gradient(base.actor_critic(), 1)
+    agent.meta.fixed = percent / 100
+    agents[f'ac_mg_reward_{percent}_percent'] = base.with_context(
+      agent, 'reward'
+    )
   for exponent in (-5, -4, -3):
     for name, agent in (
       ('ac_mg', base.meta_gradient(base.actor_critic(), 1)),
-      ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 1)),
+      ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 7)),
       ('q_bmg', base.bootstrapped(base.q_lambda(), 0, 16)),
     ):
       agent.meta.learning_rate = 10.0**exponent

@@ -18,7 +18,14 @@ from experiments.two_colors import report, run
 from launch import cli, local, run_files
 from learner import checkpoints
 
-_NAMES = ('table', 'horizons', 'lengths', 'switching', 'tuning')
+_NAMES = (
+  'table',
+  'horizons',
+  'lengths',
+  'returns',
+  'switching',
+  'tuning',
+)
 STUDIES = cli.RecipeKind(
   tuple(f'two_colors/{name}.py' for name in _NAMES), schema.from_config_dict
 )
