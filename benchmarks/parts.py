@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks import measurement, roles
 from configs import errors, schema
-from launch import addresses, plan, resources, run_files, supervisor
+from launch import address_book, plan, resources, run_files, supervisor
 
 # What ends the benchmark, by a KeyboardInterrupt.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,11 +52,10 @@ def measure_replay(
   Arguments and errors are those of `measure_alone`.
   """
   run_files.write_json(run_files.config(folder), schema.to_dict(config))
-  addresses.write_local_book(config, folder)
-  book = run_files.read_json(run_files.addresses(folder))
-  address = book[
-    addresses.key(plan.REPLAY, 0, plan.GROUPS[plan.REPLAY].address or '')
-  ]
+  address = f'{address_book.LOCAL_HOST}:{address_book.pick_port(set())}'
+  key = address_book.node_key(plan.NodeId(plan.REPLAY, 0))
+  assert key is not None
+  address_book.publish(folder, key, address)
   task = _task('writer', config, seconds, repeats, folder)
   task = dataclasses.replace(task, address=address)
   server_command = [

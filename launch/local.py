@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import IO, Any, Protocol
 
 from configs import schema
-from launch import addresses, plan, run_files
+from launch import plan, run_files
 
 _POLL_S = 0.2
 # Full games take long on few cores; the last evaluation gets this much time.
@@ -82,14 +82,15 @@ class LocalRun:
         failure = self._watch()
       finally:
         killed = self._stop()
-      return self._conclude(failure, killed)
+      status = self._conclude(failure, killed)
+      run_files.end_launch(self._workdir, self._launch_state(status))
+      return status
     finally:
       for sig, handler in handlers.items():
         signal.signal(sig, handler)
 
   def _start(self) -> None:
-    addresses.write_local_book(self._config, self._workdir)
-    run_files.finished(self._workdir).unlink(missing_ok=True)
+    run_files.begin_launch(self._workdir)
     for node in self._nodes:
       path = run_files.state(self._workdir, node)
       starts = run_files.read_json(path, {}).get('starts', 0)
@@ -219,6 +220,13 @@ class LocalRun:
   def _send(self, sig: int) -> None:
     for node in self._alive():
       self._supervisors[node].send_signal(sig)
+
+  def _launch_state(self, status: int) -> str:
+    if status != 0:
+      return run_files.FAILED
+    if run_files.finished(self._workdir).exists():
+      return run_files.FINISHED
+    return run_files.STOPPED
 
   def _conclude(self, failure: str | None, killed: bool) -> int:
     """Says how the run ended; returns the exit status for it."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from launch import plan
 
-# States of a node. The last three are final.
+# States of a node, and of a launch, which is waiting, running or through. The
+# last three are final.
 WAITING = 'waiting'
 STARTING = 'starting'
 RUNNING = 'running'
@@ -27,9 +28,37 @@ def config(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'config.json')
 
 
-def addresses(workdir: str) -> pathlib.Path:
-  """Address of every server, by `addresses.key`."""
-  return pathlib.Path(workdir, 'state', 'addresses.json')
+def address(workdir: str, key: str) -> pathlib.Path:
+  """The entry of one server in the address book, see `address_book`."""
+  return pathlib.Path(workdir, 'state', 'addresses', f'{key}.json')
+
+
+def launch(workdir: str) -> pathlib.Path:
+  """How often the run was launched, and what became of the last launch."""
+  return pathlib.Path(workdir, 'state', 'launch.json')
+
+
+def launch_number(workdir: str) -> int:
+  """Returns the number of the launch that goes on, or was the last; from 0."""
+  return read_json(launch(workdir), {}).get('number', 0)
+
+
+def launch_state(workdir: str) -> str:
+  """Returns one of the launch states; `WAITING` if it was never launched."""
+  return read_json(launch(workdir), {}).get('state', WAITING)
+
+
+def begin_launch(workdir: str) -> None:
+  """Begins the next launch: what the last one has left counts no more."""
+  number = launch_number(workdir) + 1
+  finished(workdir).unlink(missing_ok=True)
+  write_json(launch(workdir), {'number': number, 'state': RUNNING})
+
+
+def end_launch(workdir: str, state: str) -> None:
+  """Ends the launch; with `WAITING`, another one is to follow by itself."""
+  number = launch_number(workdir)
+  write_json(launch(workdir), {'number': number, 'state': state})
 
 
 def finished(workdir: str) -> pathlib.Path:

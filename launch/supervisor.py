@@ -3,7 +3,12 @@
   python -S -m launch.supervisor --workdir=... --group=actor --index=0
 
 One per node, the same wherever the node runs. Standard library only, so that it
-starts at once and stays small. What it knows is in `state/<node>.json`:
+starts at once and stays small. It follows the launch that its node belongs to,
+which other machines may begin (`state/launch.json`): it waits for it, starts
+the node anew when the next one begins, and leaves when it is over. Where its
+node is a server, it picks the port and enters it in the address book.
+
+What it knows is in `state/<node>.json`:
 
   state       starting, running, restarting, stopping; finished, stopped, failed
   pid         of the node; `supervisor_pid` of this process
@@ -16,6 +21,7 @@ import argparse
 import collections
 import contextlib
 import ctypes
+import math
 import os
 import pathlib
 import signal
@@ -25,13 +31,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launch import node_log, plan, resources, run_files
+from launch import address_book, node_log, plan, resources, run_files
 
 _POLL_S = 0.1
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 # A node that lived for so long starts again without delay.
 _HEALTHY_S = 60.0
+# Files that all machines share are not asked more often.
+_LAUNCH_POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -39,7 +47,11 @@ class Supervisor:
   """The life of one node, from its first start to its last end."""
 
   def __init__(
-    self, workdir: str, node: plan.NodeId, command: Sequence[str]
+    self,
+    workdir: str,
+    node: plan.NodeId,
+    command: Sequence[str],
+    host: str = address_book.LOCAL_HOST,
   ) -> None:
     """Reads the run's configuration; starts nothing.
 
@@ -47,6 +59,7 @@ class Supervisor:
       workdir: the run's folder.
       node: which node of the program.
       command: starts the node; --workdir, --group and --index are appended.
+      host: what others reach this machine by.
     """
     self._workdir = workdir
     self._node = node
@@ -63,6 +76,12 @@ class Supervisor:
     self._group = plan.GROUPS[node.group]
     self._log = node_log.NodeLog(run_files.log(workdir, node))
     self._heartbeat = run_files.heartbeat(workdir, node)
+    self._address_key = address_book.node_key(node)
+    self._address = ''
+    if self._address_key is not None:
+      self._address = f'{host}:{address_book.pick_port(set())}'
+    self._launch_number = 0
+    self._launch_read_at = -math.inf
     self._stop_asked = False
     self._child: subprocess.Popen[bytes] | None = None
     self._started_at = 0.0
@@ -91,11 +110,12 @@ class Supervisor:
     Returns:
       0 where it finished or stopped in order, else 1.
     """
-    while not self._stop_asked:
+    while self._await_launch():
       self._start()
       status = self._watch()
       if status is None:
-        break
+        # Asked to stop, or a new launch has begun.
+        continue
       if status == 0:
         return self._finish(run_files.FINISHED)
       self._note_failure(status)
@@ -111,6 +131,39 @@ class Supervisor:
       run_files.write_json(
         run_files.state(self._workdir, self._node), self._state
       )
+
+  def _await_launch(self) -> bool:
+    """Waits until the launch goes on; False where the node is to stop."""
+    while not self._stop_asked:
+      state = run_files.launch_state(self._workdir)
+      if state == run_files.RUNNING:
+        self._join_launch()
+        return True
+      if state in run_files.FINAL_STATES:
+        return False
+      self._say(state=run_files.WAITING)
+      time.sleep(_LAUNCH_POLL_S)
+    return False
+
+  def _join_launch(self) -> None:
+    self._launch_number = run_files.launch_number(self._workdir)
+    if self._address_key is not None:
+      address_book.publish(self._workdir, self._address_key, self._address)
+
+  def _launch_goes_on(self) -> bool:
+    """Whether the node is still wanted as it is; looks every now and then."""
+    now = time.monotonic()
+    if now - self._launch_read_at < _LAUNCH_POLL_S:
+      return True
+    self._launch_read_at = now
+    launch = run_files.read_json(run_files.launch(self._workdir))
+    if launch is None:
+      # Unreadable for the moment, as on a file server that is away.
+      return True
+    return (launch['number'], launch['state']) == (
+      self._launch_number,
+      run_files.RUNNING,
+    )
 
   def _start(self) -> None:
     """Starts the node in a process group of its own."""
@@ -143,7 +196,7 @@ class Supervisor:
 
     Returns:
       The node's exit status (negative: the signal that ended it), or None when
-      a stop was asked for.
+      a stop was asked for or the launch is over.
     """
     assert self._child is not None
     while not self._stop_asked:
@@ -151,6 +204,12 @@ class Supervisor:
       if status is not None:
         self._kill_group()
         return status
+      if not self._launch_goes_on():
+        if run_files.launch_state(self._workdir) not in run_files.FINAL_STATES:
+          self._log.write('the launch was interrupted: killed')
+          self._kill_group()
+          self._child.wait()
+        return None
       last_beat = self._last_heartbeat()
       if last_beat and self._state['state'] == run_files.STARTING:
         self._say(state=run_files.RUNNING)
@@ -279,6 +338,13 @@ def describe_exit(status: int) -> str:
   return f'killed by {signal.Signals(-status).name}'
 
 
+def _host(args: argparse.Namespace) -> str:
+  if args.host != address_book.AUTO_HOST:
+    return args.host
+  config = run_files.read_json(run_files.config(args.workdir), {})
+  return address_book.find_host(config.get('slurm', {}).get('interface', ''))
+
+
 def main(argv: Sequence[str]) -> int:
   """Runs one supervisor to its end; returns its exit status."""
   parser = argparse.ArgumentParser(prog='launch.supervisor')
@@ -286,11 +352,12 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--group', required=True, choices=tuple(plan.GROUPS))
   parser.add_argument('--index', required=True, type=int)
   parser.add_argument('--parent_pid', type=int, default=os.getppid())
+  parser.add_argument('--host', default=address_book.LOCAL_HOST)
   parser.add_argument('command', nargs='*')
   args = parser.parse_args(argv)
   command = args.command or [sys.executable, '-m', 'launch.node']
   node = plan.NodeId(args.group, args.index)
-  supervisor = Supervisor(args.workdir, node, command)
+  supervisor = Supervisor(args.workdir, node, command, _host(args))
   # A terminal's Ctrl-C is for the launcher, which stops everyone in order.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, supervisor.ask_to_stop)

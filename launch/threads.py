@@ -15,7 +15,7 @@ from absl import flags
 from launchpad.launch import worker_manager
 
 from configs import schema
-from launch import addresses, local, plan, resources, run_files
+from launch import address_book, addresses, local, plan, resources, run_files
 from launch import program as program_lib
 
 _POLL_S = 0.2
@@ -34,8 +34,8 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   )
   # Launchpad's manager reads its flags; ours are none of its business.
   flags.FLAGS(['launch.threads', '--lp_termination_notice_secs=-1'])
-  addresses.write_local_book(config, workdir)
-  run_files.finished(workdir).unlink(missing_ok=True)
+  run_files.begin_launch(workdir)
+  address_book.publish_local(workdir, plan.nodes(config))
   program = program_lib.make_program(config, workdir)
   addresses.bind(program, workdir)
   manager = worker_manager.WorkerManager(kill_main_thread=False)

@@ -8,6 +8,7 @@ import sys
 import time
 
 from configs import base, schema
+from launch import run_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -55,6 +56,7 @@ class Supervised:
   def __init__(self, workdir, tmp_path, group, script, **launch):
     config = schema.to_dict(small_config(**launch))
     (workdir / 'config.json').write_text(json.dumps(config))
+    run_files.begin_launch(str(workdir))
     self.workdir = workdir
     self.name = f'{group}-0'
     path = tmp_path / f'{group}.py'

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from launch import addresses, plan, program
+from launch import address_book, addresses, plan, program
 from tests.launch import processes
 
 
@@ -38,7 +38,7 @@ def test_the_plan_says_what_the_program_has(tmp_path):
 
 def test_every_server_has_an_address_once_bound(tmp_path):
   config = processes.small_config()
-  addresses.write_local_book(config, str(tmp_path))
+  address_book.publish_local(str(tmp_path), plan.nodes(config))
   lp_program = program.make_program(config, str(tmp_path))
   addresses.bind(lp_program, str(tmp_path))
   resolved = [

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from launch import address_book, run_files
 from tests.launch.processes import ROOT, is_alive, wait_for
 
 pytestmark = pytest.mark.system
@@ -203,3 +204,41 @@ def test_imports_nothing_but_the_standard_library():
   ).stdout
   loaded = set(output.split()) - {'__main__', 'launch'}
   assert loaded <= set(sys.stdlib_module_names) | {'sitecustomize'}
+
+
+def test_a_node_waits_for_its_launch_and_leaves_with_it(supervise):
+  supervised = supervise('actor', "print('life', incarnation)" + _LIVE)
+  workdir = str(supervised.workdir)
+  first = supervised.await_state('running')
+  run_files.end_launch(workdir, run_files.WAITING)
+  supervised.await_state('waiting')
+  assert not is_alive(first['pid'])
+  run_files.begin_launch(workdir)
+  second = supervised.await_state('running')
+  # What the launcher did to it is not held against it.
+  assert (second['starts'], second['restarts']) == (2, 0)
+  run_files.end_launch(workdir, run_files.FINISHED)
+  assert supervised.process.wait(timeout=20) == 0
+  assert supervised.state()['state'] == 'stopped'
+  assert not is_alive(second['pid'])
+
+
+def test_a_node_starts_anew_with_the_next_launch(supervise):
+  supervised = supervise('replay', _LIVE)
+  first = supervised.await_state('running')
+  address = address_book.look_up(str(supervised.workdir), 'replay.0.reverb')
+  run_files.begin_launch(str(supervised.workdir))
+  wait_for(lambda: supervised.state()['starts'] == 2)
+  assert not is_alive(first['pid'])
+  # Entered again, for this launch.
+  assert address_book.look_up(str(supervised.workdir), 'replay.0.reverb') == (
+    address
+  )
+
+
+def test_a_node_is_let_save_at_the_end_of_its_launch(supervise):
+  supervised = supervise('evaluator', _STOPS_IN_ORDER)
+  supervised.await_state('running')
+  run_files.end_launch(str(supervised.workdir), run_files.STOPPED)
+  assert supervised.process.wait(timeout=20) == 0
+  assert 'saved' in supervised.log()

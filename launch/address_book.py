@@ -1,0 +1,147 @@
+"""The address book of a run: where its servers are, in files that all can read.
+
+A server keeps its address across restarts, so that its clients find it again.
+Each entry bears the number of the launch that it belongs to: after a requeue
+the servers may be on other machines, and what the last launch has left must not
+be taken for theirs. Standard library only: supervisors import it.
+"""
+
+import fcntl
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+
+from launch import plan, run_files
+
+LOCAL_HOST = 'localhost'
+# Has a supervisor find out under which name or address others reach it.
+AUTO_HOST = 'auto'
+# Below the range that Linux takes the ports of outgoing connections from.
+_PORTS = range(20_000, 30_000)
+_SIOCGIFADDR = 0x8915
+_COMMAND_TIMEOUT_S = 20.0
+
+
+def key(label: str, index: int, name: str) -> str:
+  """The key of address `name` of one node of group `label`."""
+  return f'{label}.{index}.{name}'
+
+
+def node_key(node: plan.NodeId) -> str | None:
+  """The key of the address that `node` serves; None if it serves none."""
+  name = plan.GROUPS[node.group].address
+  return None if name is None else key(node.group, node.index, name)
+
+
+def publish(workdir: str, address_key: str, address: str) -> None:
+  """Enters `address`, as host:port, for the launch that is going on."""
+  run_files.write_json(
+    run_files.address(workdir, address_key),
+    {'launch': run_files.launch_number(workdir), 'address': address},
+  )
+
+
+def look_up(workdir: str, address_key: str) -> str | None:
+  """Returns host:port, or None if this launch has not entered it yet."""
+  entry = run_files.read_json(run_files.address(workdir, address_key))
+  if entry is None or entry['launch'] != run_files.launch_number(workdir):
+    return None
+  return entry['address']
+
+
+def publish_local(workdir: str, nodes: tuple[plan.NodeId, ...]) -> None:
+  """Gives each server of the program a free port of this machine.
+
+  Raises:
+    OSError: there is none.
+  """
+  taken: set[int] = set()
+  for node in nodes:
+    address_key = node_key(node)
+    if address_key is not None:
+      port = pick_port(taken)
+      taken.add(port)
+      publish(workdir, address_key, f'{LOCAL_HOST}:{port}')
+
+
+def pick_port(taken: set[int]) -> int:
+  """Returns a port that nobody listens on.
+
+  A plain bind tells, one with SO_REUSEPORT (as gRPC's own) would not: two
+  Reverb servers on one port start without an error and share their clients.
+
+  Raises:
+    OSError: every port of the range is in use.
+  """
+  for port in random.sample(_PORTS, len(_PORTS)):
+    if port not in taken and _is_free(port):
+      return port
+  raise OSError(f'no free port in {_PORTS.start}-{_PORTS.stop - 1}')
+
+
+def _is_free(port: int) -> bool:
+  with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    try:
+      probe.bind(('', port))
+    except OSError:
+      return False
+  return True
+
+
+def find_host(interface: str) -> str:
+  """Returns what other machines of the cluster reach this one by.
+
+  Args:
+    interface: of the network to use, such as 'ib0'; '' takes the name of this
+      node, which Slurm knows better than the machine itself does: several nodes
+      may share a machine.
+
+  Raises:
+    OSError: there is no such interface, or it has no IPv4 address.
+  """
+  if interface:
+    return _interface_address(interface)
+  node = os.environ.get('SLURMD_NODENAME')
+  for name in (node, node and _slurm_address(node), socket.gethostname()):
+    if name and _resolves(name):
+      return name
+  return LOCAL_HOST
+
+
+def _interface_address(interface: str) -> str:
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    request = struct.pack('256s', interface.encode()[:15])
+    try:
+      answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+    except OSError as error:
+      raise OSError(
+        error.errno, f'slurm.interface={interface}: {error.strerror}'
+      ) from error
+  return socket.inet_ntoa(answer[20:24])
+
+
+def _slurm_address(node: str) -> str | None:
+  """Asks Slurm for the address of a node whose name does not resolve."""
+  try:
+    answer = subprocess.run(
+      ['scontrol', '-o', 'show', 'node', node],
+      capture_output=True,
+      check=True,
+      text=True,
+      timeout=_COMMAND_TIMEOUT_S,
+    ).stdout
+  except (OSError, subprocess.SubprocessError):
+    return None
+  found = re.search(r'\bNodeAddr=(\S+)', answer)
+  return found and found.group(1)
+
+
+def _resolves(name: str) -> bool:
+  try:
+    socket.getaddrinfo(name, None)
+  except OSError:
+    return False
+  return True
