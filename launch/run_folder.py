@@ -70,12 +70,14 @@ def prepare(
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = run_files.read_json(path)
-    changes = list(_changes(before, schema.to_dict(config))) if before else []
+    changes = (
+      list(differences(before, schema.to_dict(config))) if before else []
+    )
     if _has_checkpoints(workdir):
       for field, old, new in changes:
         _check_resumable(field, old, new, workdir)
     run_files.write_json(path, schema.to_dict(config))
-    _record_start(workdir, argv)
+    record_start(workdir, argv)
   except OSError as error:
     raise cli.UsageError(
       f'--workdir={workdir}: cannot be written to: {error.strerror}'
@@ -100,14 +102,14 @@ def _check_resumable(field: str, old: Any, new: Any, workdir: str) -> None:
     )
 
 
-def _changes(
+def differences(
   old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ''
 ) -> Iterator[tuple[str, Any, Any]]:
   """Yields (field, old value, new value) wherever two configurations differ."""
   for name in {**old, **new}:
     before, after = old.get(name), new.get(name)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-      yield from _changes(before, after, f'{prefix}{name}.')
+      yield from differences(before, after, f'{prefix}{name}.')
     elif _plain(before) != _plain(after):
       yield f'{prefix}{name}', before, after
 
@@ -117,7 +119,7 @@ def _plain(value: Any) -> Any:
   return list(value) if isinstance(value, tuple) else value
 
 
-def _record_start(workdir: str, argv: Sequence[str]) -> None:
+def record_start(workdir: str, argv: Sequence[str]) -> None:
   """Appends one entry to provenance.json."""
   path = pathlib.Path(workdir, 'provenance.json')
   starts = run_files.read_json(path, [])
