@@ -22,7 +22,9 @@ def environment(
     inherited: the environment of the supervisor. The user's own settings win,
       apart from the devices of nodes that must leave them to the learner.
   """
-  threads = _num_threads(group, config['actors'], os.cpu_count() or 1)
+  # Runs that share a machine are each told their part of it.
+  num_cores = int(inherited.get('BMG_CORES') or os.cpu_count() or 1)
+  threads = _num_threads(group, config['actors'], num_cores)
   defaults = {
     'PYTHONUNBUFFERED': '1',
     'PYTHONFAULTHANDLER': '1',

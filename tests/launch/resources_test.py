@@ -27,6 +27,8 @@ def test_the_learner_computes_on_the_cores_that_actors_leave(monkeypatch):
   learner = _environment(plan.LEARNER, num_actors=2, env_threads=2)
   assert learner['OMP_NUM_THREADS'] == '4'
   assert 'XLA_FLAGS' not in learner
+  shared = _environment(plan.LEARNER, {'BMG_CORES': '4'}, num_actors=2)
+  assert shared['OMP_NUM_THREADS'] == '2'
   crowded = _environment(plan.LEARNER, num_actors=48)
   assert crowded['OMP_NUM_THREADS'] == '1'
   assert 'multi_thread_eigen=false' in crowded['XLA_FLAGS']
