@@ -5,11 +5,21 @@ resumed. On one machine only the processes of `actors` and so on count.
 """
 
 import dataclasses
+import posixpath
 import re
 
 from configs import checks
 
-_LABEL = re.compile(r'[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+# Names of Kubernetes: a label of the DNS; several, with dots; values and keys,
+# which labels of nodes, taints and resources have.
+_LABEL = r'(?![-a-z0-9]{64})[a-z0-9]([-a-z0-9]*[a-z0-9])?'
+_DOTTED = rf'(?![^/]{{254}}){_LABEL}(\.{_LABEL})*'
+_VALUE = r'(?![-\w.]{64})[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?'
+_KEY = rf'({_DOTTED}/)?{_VALUE}'
+_PAIR = rf'{_KEY}=({_VALUE})?'
+_TAINT = rf'{_KEY}(=({_VALUE})?)?'
+# What mounts must not hide: the image's own, and what every pod gets.
+_TAKEN = ('/', '/bmg', '/dev', '/etc', '/opt', '/proc', '/sys', '/tmp', '/usr')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +113,16 @@ class Slurm:
 class Kubernetes:
   """Where Kubernetes runs it."""
 
-  # With a tag or digest; docs/cluster.md says how to build it.
+  # With a tag or digest; docs/kubernetes.md says how to build it.
   image: str = ''
   namespace: str = 'default'
   # Persistent volume claim of the run's folder, mounted at `mount`; many nodes
   # must be able to write to it (ReadWriteMany).
   storage_claim: str = ''
   mount: str = '/runs'
-  # Resource that `accelerators` counts, and labels of nodes, as 'key=value'.
+  # What `accelerators` counts: 'nvidia.com/gpu', or 'google.com/tpu' for chips.
   accelerator_resource: str = 'nvidia.com/gpu'
+  # Labels that nodes must have, as 'key=value'; a group's own win.
   node_selector: tuple[str, ...] = ()
   learner_node_selector: tuple[str, ...] = ()
   actor_node_selector: tuple[str, ...] = ()
@@ -125,29 +136,48 @@ class Kubernetes:
   user_id: int = 1000
 
   def __post_init__(self) -> None:
-    group = checks.GroupChecker('kubernetes', self)
-    group.at_least(1, 'user_id')
     checks.check(
-      _LABEL.fullmatch(self.namespace) is not None and len(self.namespace) < 64,
-      'kubernetes.namespace',
-      self.namespace,
-      'must be a DNS label: lower-case letters, digits and hyphens',
+      1 <= self.user_id < 2**31,
+      'kubernetes.user_id',
+      self.user_id,
+      'must lie in [1, 2^31): root is not allowed',
     )
-    checks.check(
-      self.mount.startswith('/'),
-      'kubernetes.mount',
-      self.mount,
-      'must be an absolute path',
-    )
+    self._check_matches(_LABEL, 'a label of the DNS', 'namespace')
+    self._check_matches(_KEY, 'the name of a resource', 'accelerator_resource')
+    for name in ('storage_claim', 'service_account', 'image_pull_secret'):
+      if getattr(self, name):
+        self._check_matches(_DOTTED, 'a name of Kubernetes', name)
     for name in (
       'node_selector',
       'learner_node_selector',
       'actor_node_selector',
     ):
-      for pair in getattr(self, name):
-        checks.check(
-          pair.count('=') == 1 and not pair.startswith('='),
-          f'kubernetes.{name}',
-          pair,
-          "must be a label of nodes, as 'key=value'",
-        )
+      self._check_matches(_PAIR, "a label of nodes, as 'key=value'", name)
+    for name in ('learner_tolerations', 'actor_tolerations'):
+      self._check_matches(_TAINT, "a taint, as 'key' or 'key=value'", name)
+    checks.check(
+      self.mount.startswith('/')
+      and posixpath.normpath(self.mount) == self.mount
+      and ':' not in self.mount,
+      'kubernetes.mount',
+      self.mount,
+      "must be an absolute path, without ':' and '..', nor '/' at its end",
+    )
+    top = '/' + self.mount.split('/')[1]
+    checks.check(
+      top not in _TAKEN,
+      'kubernetes.mount',
+      self.mount,
+      f'must not lie in {top}, which the image needs',
+    )
+
+  def _check_matches(self, pattern: str, what: str, name: str) -> None:
+    """Checks a field, or each of its elements."""
+    field = getattr(self, name)
+    for value in field if isinstance(field, tuple) else (field,):
+      checks.check(
+        re.fullmatch(pattern, value, re.ASCII) is not None,
+        f'kubernetes.{name}',
+        value,
+        f'must be {what}',
+      )
