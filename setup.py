@@ -29,6 +29,7 @@ _RUNTIME = [
   'pillow',
   'protobuf>=3.19,<3.20',
   'psutil',
+  'pyyaml>=6',
   'rich',
   'scikit-learn>=1.5,<1.8',
   'scipy',
@@ -41,6 +42,9 @@ _EXTRAS = {
   'cuda': ['jax[cuda12]==0.6.2'],
   'tpu': ['jax[tpu]==0.6.2'],
   'dev': [
+    # Schemas of Kubernetes and of JobSet, for the tests of manifests.
+    'kubeflow-trainer-api==2.3.0',
+    'kubernetes-validate==1.37.0',
     'mypy',
     'pandas-stubs',
     'pytest',
@@ -50,6 +54,7 @@ _EXTRAS = {
     'ruff',
     'types-protobuf',
     'types-psutil',
+    'types-pyyaml',
   ],
 }
 
