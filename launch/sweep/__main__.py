@@ -29,8 +29,7 @@ from launch.sweep import (
 )
 
 _TRAIN_COMMAND = (sys.executable, '-m', 'launch.train')
-_QUEUES = {'slurm': queues.SlurmQueue, 'kubernetes': queues.NoQueue}
-_LAUNCHERS = ('local', *_QUEUES)
+_LAUNCHERS = ('local', 'slurm', 'kubernetes')
 # The grid sets these for each cell.
 _TAKEN_FIELDS = {'env.game': 'games', 'seed': 'seeds'}
 
@@ -85,19 +84,18 @@ def main(
     max_running = args['max_running'] or len(grid)
   if args['dry_run']:
     return _dry_run(workdir, grid, max_running)
+  queue = _queue(config, settings.launcher)
   try:
     with local.lock(workdir) as lock:
       _write(workdir, settings, argv)
       launcher: launchers.Launcher
-      if settings.launcher == 'local':
+      if queue is None:
         slots = machine.slots(config, here, max_running)
         launcher = launchers.LocalLauncher(
           config.num_frames, slots, lock.fileno()
         )
       else:
-        launcher = launchers.ClusterLauncher(
-          config.num_frames, _QUEUES[settings.launcher]()
-        )
+        launcher = launchers.ClusterLauncher(config.num_frames, queue)
       with table.Display(settings, workdir) as display:
         for change in changes:
           display.say(f'Changed since the last start: {change}')
@@ -226,6 +224,22 @@ def _text(value: Any) -> str:
   if isinstance(value, bool):
     return str(value).lower()
   return value if isinstance(value, str) else repr(value)
+
+
+def _queue(config: schema.Config, launcher: str) -> queues.Queue | None:
+  """Returns the queue of a cluster, which answers; None for this machine."""
+  if launcher == 'local':
+    return None
+  queue: queues.Queue = (
+    queues.SlurmQueue()
+    if launcher == 'slurm'
+    else queues.KubernetesQueue(config.kubernetes.namespace)
+  )
+  try:
+    queue.check()
+  except queues.QueueError as error:
+    raise cli.UsageError(f'--launcher={launcher}: {error}') from error
+  return queue
 
 
 def _write(

@@ -11,7 +11,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -20,7 +19,6 @@ from launch import cli, node_log, run_files, supervisor
 from launch.sweep import cells, folder, progress, queues
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_STOP_COMMAND = (sys.executable, '-m', 'launch.stop', '--timeout_s=0')
 _STOPPED_BY_OTHERS = 'was stopped, but not by the sweep'
 # What was told to kill its own is itself killed after so long.
 _KILL_S = 2.0
@@ -212,7 +210,6 @@ class ClusterLauncher:
     self,
     num_frames: int,
     queue: queues.Queue,
-    stop_command: Sequence[str] = _STOP_COMMAND,
     period_s: float = 5.0,
   ) -> None:
     """Submits nothing.
@@ -220,12 +217,10 @@ class ClusterLauncher:
     Args:
       num_frames: emulator frames asked of each cell.
       queue: knows which jobs there are.
-      stop_command: asks a run to stop; --workdir is appended.
       period_s: how often the files of each cell are looked at.
     """
     self._num_frames = num_frames
     self._queue = queue
-    self._stop_command = stop_command
     self._period_s = period_s
     self._next_look: dict[cells.Cell, float] = {}
     self._submissions: dict[cells.Cell, subprocess.Popen[bytes]] = {}
@@ -284,7 +279,7 @@ class ClusterLauncher:
   def stop(self, cell: cells.Cell) -> None:
     self._stops[cell] = None
     if cell not in self._submissions:
-      command = [*self._stop_command, f'--workdir={cell.workdir}']
+      command = self._queue.stop_command(cell.workdir)
       self._stops[cell] = _popen(cell, command, self._starts[cell])
 
   def kill(self, cell: cells.Cell) -> None:

@@ -2,12 +2,20 @@
 
 import getpass
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from launch import run_files
+from launch import dns, run_files
 
+_PERIOD_S = 15.0
 _COMMAND_TIMEOUT_S = 60.0
+_JOB_SETS = 'jobsets.jobset.x-k8s.io'
+
+
+class QueueError(RuntimeError):
+  """The scheduler does not answer; says what its command said."""
 
 
 class Look(NamedTuple):
@@ -23,57 +31,123 @@ class Look(NamedTuple):
 class Queue(Protocol):
   """Looks at the jobs of all runs at once, and not too often."""
 
+  def check(self) -> None:
+    """Raises `QueueError` where the scheduler cannot be reached."""
+
   def look(self, workdir: str) -> Look:
     """Returns what was seen last of the jobs of the run in `workdir`."""
 
   def clear(self, workdir: str) -> None:
     """Has whatever is left of the run's jobs cancelled."""
 
+  def stop_command(self, workdir: str) -> Sequence[str]:
+    """Returns the command that asks the run to save and end."""
+
+
+class _Snapshot:
+  """Names of jobs that are there, from a command that lists them all."""
+
+  def __init__(self, command: Sequence[str], period_s: float) -> None:
+    self._command = command
+    self._period_s = period_s
+    self._tried_at = 0.0
+    # None until the scheduler has answered once.
+    self.lines: frozenset[str] | None = None
+    self.time = 0.0
+
+  def refresh(self) -> None:
+    """Looks again, if it is time; what was seen stays where that fails."""
+    if time.time() - self._tried_at >= self._period_s:
+      try:
+        self.take()
+      except QueueError:
+        return
+
+  def take(self) -> None:
+    """Looks again.
+
+    Raises:
+      QueueError: the scheduler does not answer.
+    """
+    self._tried_at = now = time.time()
+    self.lines = frozenset(_call(self._command).split())
+    self.time = now
+
 
 class SlurmQueue:
   """Asks squeue."""
 
-  def __init__(self, period_s: float = 15.0) -> None:
-    self._period_s = period_s
-    self._tried_at = 0.0
-    self._seen_at = 0.0
-    # None until Slurm has answered once.
-    self._jobs: frozenset[str] | None = None
+  def __init__(self, period_s: float = _PERIOD_S) -> None:
+    # The number of an array stands for all of its tasks.
+    command = ('squeue', '-h', '-u', getpass.getuser(), '-o', '%F')
+    self._snapshot = _Snapshot(command, period_s)
+
+  def check(self) -> None:
+    self._snapshot.take()
 
   def look(self, workdir: str) -> Look:
-    self._refresh()
-    core, others = self._jobs_of(workdir)
-    if self._jobs is None:
-      return Look(bool(core), bool(core or others), self._seen_at)
-    return Look(
-      core in self._jobs,
-      core in self._jobs or others in self._jobs,
-      self._seen_at,
-    )
+    self._snapshot.refresh()
+    there = [self._is_there(job) for job in self._jobs(workdir)]
+    return Look(there[0], any(there), self._snapshot.time)
 
   def clear(self, workdir: str) -> None:
-    for job in self._jobs_of(workdir):
-      if job and job in (self._jobs or ()):
-        _call('scancel', '--quiet', job)
+    for job in self._jobs(workdir):
+      if self._is_there(job):
+        _try_to_call(('scancel', '--quiet', job))
 
-  def _jobs_of(self, workdir: str) -> tuple[str, str]:
+  def stop_command(self, workdir: str) -> Sequence[str]:
+    # To cancel the jobs alone would look like a preemption.
+    command = (sys.executable, '-m', 'launch.stop', '--timeout_s=0')
+    return (*command, f'--workdir={workdir}')
+
+  def _jobs(self, workdir: str) -> tuple[str, str]:
     """Returns the numbers of core job and actors' array; '' for none."""
     jobs = run_files.read_json(run_files.jobs(workdir), {})
     return str(jobs.get('core_job', '')), str(jobs.get('actor_job', ''))
 
-  def _refresh(self) -> None:
-    now = time.time()
-    if now - self._tried_at < self._period_s:
-      return
-    self._tried_at = now
-    # The number of an array stands for all of its tasks.
-    answer = _call('squeue', '-h', '-u', getpass.getuser(), '-o', '%F')
-    if answer is not None:
-      self._jobs, self._seen_at = frozenset(answer.split()), now
+  def _is_there(self, job: str) -> bool:
+    lines = self._snapshot.lines
+    return bool(job) and (lines is None or job in lines)
 
 
-def _call(*command: str) -> str | None:
-  """Returns what the command prints; None where Slurm does not answer now."""
+class KubernetesQueue:
+  """Asks kubectl for JobSets."""
+
+  def __init__(self, namespace: str, period_s: float = _PERIOD_S) -> None:
+    self._kubectl = ('kubectl', f'--namespace={namespace}')
+    output = '{range .items[*]}{.metadata.name}/{.status.terminalState} {end}'
+    self._snapshot = _Snapshot(
+      (*self._kubectl, 'get', _JOB_SETS, f'--output=jsonpath={output}'),
+      period_s,
+    )
+
+  def check(self) -> None:
+    self._snapshot.take()
+
+  def look(self, workdir: str) -> Look:
+    self._snapshot.refresh()
+    # Those that are over have a state behind the slash.
+    lines = self._snapshot.lines or ()
+    there = f'{dns.run_name(workdir)}/' in lines
+    return Look(there, there, self._snapshot.time)
+
+  def clear(self, workdir: str) -> None:
+    _try_to_call(self.stop_command(workdir))
+
+  def stop_command(self, workdir: str) -> Sequence[str]:
+    name = dns.run_name(workdir)
+    return (
+      *(*self._kubectl, 'delete', _JOB_SETS, name),
+      *('--ignore-not-found', '--wait=false'),
+    )
+
+
+def _call(command: Sequence[str]) -> str:
+  """Returns what the command prints.
+
+  Raises:
+    QueueError: it fails, or takes too long.
+  """
   try:
     return subprocess.run(
       command,
@@ -82,19 +156,22 @@ def _call(*command: str) -> str | None:
       text=True,
       timeout=_COMMAND_TIMEOUT_S,
     ).stdout
-  except (OSError, subprocess.SubprocessError):
-    return None
+  except FileNotFoundError as error:
+    raise QueueError(
+      f'there is no command {command[0]!r} on this machine'
+    ) from error
+  except subprocess.TimeoutExpired as error:
+    raise QueueError(
+      f'{command[0]} has not answered in {_COMMAND_TIMEOUT_S:g} s'
+    ) from error
+  except subprocess.CalledProcessError as error:
+    said = ' '.join(error.stderr.split()) or f'exit status {error.returncode}'
+    raise QueueError(f'{command[0]}: {said}') from error
 
 
-class NoQueue:
-  """Believes in the run's files alone.
-
-  Kubernetes by itself starts again what it has lost, so that a run that has not
-  said that it is over is not.
-  """
-
-  def look(self, workdir: str) -> Look:
-    return Look(run_files.launch(workdir).exists(), False, 0.0)
-
-  def clear(self, workdir: str) -> None:
-    pass
+def _try_to_call(command: Sequence[str]) -> None:
+  """Whoever asks sees from the next look whether it has helped."""
+  try:
+    _call(command)
+  except QueueError:
+    return

@@ -195,8 +195,7 @@ class Sweep:
     num_signals = len(self._signals)
     if num_signals and active:
       self._display.say(
-        f'Stopping {len(active)} cells: each saves its state. (Ctrl-C twice '
-        'more to kill.)'
+        'Stopping: each cell saves its state. (Ctrl-C twice more to kill.)'
       )
     for status in active:
       self._launcher.stop(status.cell)

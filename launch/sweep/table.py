@@ -218,8 +218,9 @@ def totals(
   lines = [
     f'{len(statuses)} cells: {states}',
     f'{formatting.large(frames)} of {formatting.large(asked)} frames '
-    f'({formatting.percent(frames / asked)})  {formatting.large(speed)}/s  '
-    f'left {left}  retries {retries}',
+    f'({formatting.percent(frames / asked)})  '
+    f'{_value(speed or None, formatting.large)}/s  left {left}  '
+    f'retries {retries}',
   ]
   scores = _scores_by_game(statuses, known)
   if scores:

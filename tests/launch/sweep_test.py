@@ -21,6 +21,7 @@ from launch.sweep import (
   machine,
   progress,
   queues,
+  scheduler,
   table,
 )
 from tests.launch import processes
@@ -571,6 +572,11 @@ def test_a_large_terminal_shows_all_cells(tmp_path):
 _GONE = 'its job has gone before the run finished'
 
 
+def _write_script(path, script):
+  path.write_text(f'#!/bin/sh\n{script}')
+  path.chmod(0o755)
+
+
 class Cluster:
   """A fake Slurm: jobs are files in a folder, submitted by a fake train."""
 
@@ -592,9 +598,7 @@ echo "{{\\"core_job\\": \\"$n-core\\", \\"actor_job\\": \\"$n-actors\\"}}" \\
 """,
     }
     for name, script in scripts.items():
-      path = folder / name
-      path.write_text(f'#!/bin/sh\n{script}')
-      path.chmod(0o755)
+      _write_script(folder / name, script)
     self.down = folder / 'down'
     self.workdir = folder / 'cell'
     self.workdir.mkdir()
@@ -604,12 +608,16 @@ echo "{{\\"core_job\\": \\"$n-core\\", \\"actor_job\\": \\"$n-actors\\"}}" \\
       str(self.workdir),
       (str(folder / 'train'), f'--workdir={self.workdir}'),
     )
-    self._stop = (str(folder / 'stop'),)
+    monkeypatch.setattr(
+      queues.SlurmQueue,
+      'stop_command',
+      lambda _, workdir: (str(folder / 'stop'), f'--workdir={workdir}'),
+    )
     monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
 
   def launcher(self):
     return launchers.ClusterLauncher(
-      _NUM_FRAMES, queues.SlurmQueue(0.05), self._stop, period_s=0.0
+      _NUM_FRAMES, queues.SlurmQueue(0.05), period_s=0.0
     )
 
   def await_ending(self, launcher):
@@ -701,14 +709,91 @@ def test_a_refused_submission_may_be_tried_again(cluster):
   assert ending == (cells.FAILED, 'sbatch: no', False)
 
 
-def test_kubernetes_is_believed_until_a_run_says_that_it_is_over(tmp_path):
-  queue = queues.NoQueue()
-  cell = cells.Cell('pong', 1, str(tmp_path))
-  launcher = launchers.ClusterLauncher(_NUM_FRAMES, queue, period_s=0.0)
-  assert not launcher.adopt(cell)
-  run_files.begin_launch(str(tmp_path))
-  assert launcher.adopt(cell)
-  assert launcher.poll(cell) is None
-  run_files.end_launch(str(tmp_path), run_files.STOPPED)
-  assert launcher.poll(cell).reason == 'was stopped, but not by the sweep'
-  assert not launcher.adopt(cell)
+class _Endless:
+  """A launcher, and the display of its sweep, whose terminal is closed."""
+
+  detached = True
+
+  def __init__(self):
+    self.said = []
+    self.started = []
+
+  def adopt(self, cell):
+    return cell.game == 'pong'
+
+  def obstacle(self, cell):
+    return None
+
+  def start(self, cell):
+    self.started.append(str(cell))
+
+  def poll(self, cell):
+    return None
+
+  def changed(self, status):
+    pass
+
+  def update(self, statuses):
+    os.kill(os.getpid(), signal.SIGHUP)
+
+  def say(self, message):
+    self.said.append(message)
+
+
+def test_submitted_cells_outlive_the_terminal(tmp_path):
+  endless = _Endless()
+  result = scheduler.Sweep(
+    str(tmp_path),
+    cells.make_cells(str(tmp_path), ('pong', 'boxing'), (1,)),
+    _NUM_FRAMES,
+    endless,
+    endless,
+    max_running=2,
+    max_retries=0,
+    retry_delay_s=0.0,
+    grace_s=1.0,
+  ).run()
+  assert result == 0
+  assert endless.said == ['The cells go on without this sweep.']
+  # The other one was found running.
+  assert endless.started == ['boxing-1']
+
+
+def test_job_sets_of_kubernetes_are_looked_at_and_deleted(
+  tmp_path, monkeypatch
+):
+  _write_script(
+    tmp_path / 'kubectl',
+    f"""
+case $3 in
+  jobsets*) test $2 = get && echo 'a-1/ pong-1/Completed boxing-1/ ' ;;
+esac
+echo "$@" >> {tmp_path}/calls
+""",
+  )
+  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+  queue = queues.KubernetesQueue('mine')
+  queue.check()
+  assert queue.look('/runs/boxing-1').core
+  assert not queue.look('/runs/pong-1').any
+  assert not queue.look('/runs/alien-1').any
+  queue.clear('/runs/boxing-1')
+  get, delete = (tmp_path / 'calls').read_text().splitlines()
+  assert get.startswith('--namespace=mine get jobsets')
+  assert 'delete jobsets.jobset.x-k8s.io boxing-1' in delete
+
+
+@pytest.mark.parametrize(
+  ('launcher', 'command'), [('slurm', 'squeue'), ('kubernetes', 'kubectl')]
+)
+def test_a_cluster_that_cannot_be_reached_is_named(
+  launcher, command, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  workdir = tmp_path / 'sweep'
+  arguments = ['--games=pong', f'--workdir={workdir}', _RECIPE]
+  with pytest.raises(
+    cli.UsageError, match=f'--launcher={launcher}: .*{command}'
+  ):
+    sweep.main(['sweep', *arguments, f'--launcher={launcher}'])
+  assert not workdir.exists()
