@@ -81,6 +81,9 @@ class Slurm:
   account: str = ''
   qos: str = ''
   constraint: str = ''
+  # Nodes that the core job (replay, learner, evaluator) takes: 1, or one for
+  # each of the three.
+  core_nodes: int = 1
   # A line of shell that each job runs first, to activate an environment, say,
   # and the Python of all processes; empty: the one that submits.
   setup: str = ''

@@ -141,6 +141,22 @@ def parse_with_recipe(
   return kind.build(flag_values['config'].value)
 
 
+def expand_groups(argv: Sequence[str], groups: Sequence[str]) -> list[str]:
+  """Lets --slurm.partition=... stand for --config.slurm.partition=...
+
+  Args:
+    argv: the command line, with the program's name first.
+    groups: of the configuration that may stand alone.
+  """
+  short = re.compile(rf'--?((?:{"|".join(groups)})\..+)', re.DOTALL)
+  return [
+    f'--config.{match.group(1)}'
+    if (match := short.fullmatch(argument))
+    else argument
+    for argument in argv
+  ]
+
+
 def _wants_config(argv: Sequence[str]) -> bool:
   return not {'--help', '-help', '-h', '--h'} & set(argv)
 

@@ -1,5 +1,6 @@
-"""Runs a program on this machine: one supervised process per node."""
+"""Runs a program: one supervised process per node, here or beside this one."""
 
+import dataclasses
 import fcntl
 import os
 import pathlib
@@ -7,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from configs import schema
-from launch import plan, run_files
+from launch import address_book, plan, run_files
 
 _POLL_S = 0.2
 # Full games take long on few cores; the last evaluation gets this much time.
@@ -33,8 +34,25 @@ class Display(Protocol):
     """Shows a message of one or few lines, for good."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """Which nodes a `LocalRun` starts, and where."""
+
+  nodes: tuple[plan.NodeId, ...]
+  # What the command of a node's supervisor is put behind, such as srun's.
+  prefix: Callable[[plan.NodeId], Sequence[str]] = lambda node: ()
+  # What asks a supervisor to stop, and gets through such a prefix to it.
+  stop_signal: signal.Signals = signal.SIGTERM
+  # What others reach the servers by.
+  host: str = address_book.LOCAL_HOST
+  # A signal that announces the end of the job: the launch goes on in another.
+  notice: signal.Signals | None = None
+  # Whether a SIGTERM is the scheduler's, unless the user has asked for a stop.
+  is_scheduled: bool = False
+
+
 class LocalRun:
-  """Starts the supervisors of all nodes, watches them, stops them."""
+  """Starts the supervisors of nodes, watches them, stops them."""
 
   def __init__(
     self,
@@ -43,6 +61,7 @@ class LocalRun:
     display: Display,
     lock_fd: int,
     node_command: Sequence[str] = (),
+    placement: Placement | None = None,
   ) -> None:
     """Starts nothing.
 
@@ -52,13 +71,15 @@ class LocalRun:
       display: shows what goes on.
       lock_fd: file descriptor of the folder's `lock`.
       node_command: started in place of `launch.node`, for tests.
+      placement: by default all nodes, on this machine.
     """
     self._config = config
     self._workdir = os.path.abspath(workdir)
     self._display = display
     self._lock_fd = lock_fd
     self._node_command = node_command
-    self._nodes = plan.nodes(config)
+    self._placement = placement or Placement(plan.nodes(config))
+    self._nodes = self._placement.nodes
     self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
     self._signals: list[int] = []
 
@@ -72,9 +93,12 @@ class LocalRun:
       0 where the run finished or was stopped, 1 where a node failed, 130 where
       the user had it killed.
     """
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if self._placement.notice is not None:
+      signals.append(self._placement.notice)
     handlers = {
       sig: signal.signal(sig, lambda sig, _: self._signals.append(sig))
-      for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+      for sig in signals
     }
     try:
       try:
@@ -83,11 +107,21 @@ class LocalRun:
       finally:
         killed = self._stop()
       status = self._conclude(failure, killed)
-      run_files.end_launch(self._workdir, self._launch_state(status))
+      run_files.end_launch(self._workdir, self._launch_state(failure, status))
       return status
     finally:
       for sig, handler in handlers.items():
         signal.signal(sig, handler)
+
+  @property
+  def was_interrupted(self) -> bool:
+    """Whether the scheduler has ended this job, and not the user the run."""
+    if run_files.stop_request(self._workdir).exists():
+      return False
+    ends = {self._placement.notice}
+    if self._placement.is_scheduled:
+      ends.add(signal.SIGTERM)
+    return any(sig in ends for sig in self._signals)
 
   def _start(self) -> None:
     run_files.begin_launch(self._workdir)
@@ -105,6 +139,7 @@ class LocalRun:
     inherited = os.environ.get('PYTHONPATH')
     return subprocess.Popen(
       [
+        *self._placement.prefix(node),
         sys.executable,
         '-S',
         '-m',
@@ -112,7 +147,8 @@ class LocalRun:
         f'--workdir={self._workdir}',
         f'--group={node.group}',
         f'--index={node.index}',
-        f'--parent_pid={os.getpid()}',
+        f'--host={self._placement.host}',
+        *self._parent_flags(node),
         '--',
         *self._node_command,
       ],
@@ -127,6 +163,12 @@ class LocalRun:
       # this process is killed.
       pass_fds=(self._lock_fd,),
     )
+
+  def _parent_flags(self, node: plan.NodeId) -> Sequence[str]:
+    # Behind a prefix, the supervisor is another process's child.
+    if self._placement.prefix(node):
+      return ()
+    return (f'--parent_pid={os.getpid()}',)
 
   def _watch(self) -> str | None:
     """Waits for a reason to stop.
@@ -192,7 +234,7 @@ class LocalRun:
       self._display.say(
         'Stopping: the learner saves its state. (Ctrl-C twice more to kill.)'
       )
-    self._send(signal.SIGTERM)
+    self._send(self._placement.stop_signal)
     # Replay waits for the learner's grace, then has its own.
     until = time.monotonic() + 2 * self._config.launch.grace_s + _MARGIN_S
     while alive := self._alive():
@@ -221,7 +263,10 @@ class LocalRun:
     for node in self._alive():
       self._supervisors[node].send_signal(sig)
 
-  def _launch_state(self, status: int) -> str:
+  def _launch_state(self, failure: str | None, status: int) -> str:
+    if failure is None and self.was_interrupted:
+      # Even where not all was saved in time: the next job does what it can.
+      return run_files.WAITING
     if status != 0:
       return run_files.FAILED
     if run_files.finished(self._workdir).exists():
@@ -242,7 +287,14 @@ class LocalRun:
       self._display.say(f'error: {failure}')
       return 1
     finished = run_files.finished(self._workdir).exists()
-    self._display.say('Finished.' if finished else 'Stopped.')
+    if finished:
+      self._display.say('Finished.')
+    else:
+      self._display.say(
+        'Interrupted; goes on in the next job.'
+        if self.was_interrupted
+        else 'Stopped.'
+      )
     return 0
 
 
@@ -252,7 +304,7 @@ def lock(workdir: str) -> IO[str]:
   Raises:
     LaunchError: another run holds it, or the folder cannot be written to.
   """
-  path = pathlib.Path(workdir, 'state', 'lock')
+  path = run_files.lock(workdir)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open('a+', encoding='utf-8')

@@ -59,11 +59,22 @@ def _run(workdir: str, node_id: plan.NodeId) -> None:
   addresses.bind(program, workdir)
   # Turns SIGTERM into `lp.stop_event()` of this thread.
   manager = worker_manager.WorkerManager(register_in_thread=True)
+  _stop_by(signal.Signals[os.environ.get('BMG_STOP_SIGNAL', 'SIGTERM')])
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   node = program.groups[node_id.group][node_id.index]
   if node_id.group == plan.REPLAY:
     _prepare_replay(node, workdir, node_id, manager.stop_event())
   node.function()
+
+
+def _stop_by(sig: signal.Signals) -> None:
+  """Has `sig` do what SIGTERM does by now, and SIGTERM nothing."""
+  if sig != signal.SIGTERM:
+    # Launchpad's dispatcher, which goes by the signal's number.
+    handler = signal.getsignal(signal.SIGTERM)
+    assert callable(handler)
+    signal.signal(sig, lambda _, frame: handler(signal.SIGTERM, frame))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prepare_replay(

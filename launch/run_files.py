@@ -52,6 +52,7 @@ def begin_launch(workdir: str) -> None:
   """Begins the next launch: what the last one has left counts no more."""
   number = launch_number(workdir) + 1
   finished(workdir).unlink(missing_ok=True)
+  stop_request(workdir).unlink(missing_ok=True)
   write_json(launch(workdir), {'number': number, 'state': RUNNING})
 
 
@@ -64,6 +65,16 @@ def end_launch(workdir: str, state: str) -> None:
 def finished(workdir: str) -> pathlib.Path:
   """Written by the learner once it has learned from all its frames."""
   return pathlib.Path(workdir, 'state', 'finished.json')
+
+
+def stop_request(workdir: str) -> pathlib.Path:
+  """There where the user has asked for the launch to end for good."""
+  return pathlib.Path(workdir, 'state', 'stop.json')
+
+
+def jobs(workdir: str) -> pathlib.Path:
+  """The jobs that were submitted to Slurm: `core_job` and `actor_job`."""
+  return pathlib.Path(workdir, 'state', 'slurm.json')
 
 
 def state(workdir: str, node: plan.NodeId) -> pathlib.Path:
@@ -79,6 +90,19 @@ def heartbeat(workdir: str, node: plan.NodeId) -> pathlib.Path:
 def log(workdir: str, node: plan.NodeId) -> pathlib.Path:
   """Standard output and error of `node`."""
   return pathlib.Path(workdir, 'logs', f'{node}.log')
+
+
+def lock(workdir: str) -> pathlib.Path:
+  """Held by the launcher while a launch goes on; names its process."""
+  return pathlib.Path(workdir, 'state', 'lock')
+
+
+def lock_owner(workdir: str) -> str:
+  """Returns the pid of the launcher that holds the lock, or held it last."""
+  try:
+    return lock(workdir).read_text(encoding='utf-8').strip()
+  except OSError:
+    return ''
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

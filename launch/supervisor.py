@@ -82,6 +82,11 @@ class Supervisor:
       self._address = f'{host}:{address_book.pick_port(set())}'
     self._launch_number = 0
     self._launch_read_at = -math.inf
+    # Slurm sends SIGTERM to every process of a job. Nodes are deaf to it there,
+    # or replay would be gone before the learner has saved.
+    self._stop_signal = (
+      signal.SIGUSR1 if 'SLURM_JOB_ID' in os.environ else signal.SIGTERM
+    )
     self._stop_asked = False
     self._child: subprocess.Popen[bytes] | None = None
     self._started_at = 0.0
@@ -172,11 +177,15 @@ class Supervisor:
       self._node.group, self._config, os.environ
     )
     environment['BMG_INCARNATION'] = str(self._state['starts'])
+    environment['BMG_STOP_SIGNAL'] = self._stop_signal.name
     self._state['starts'] += 1
     supervisor_pid = os.getpid()
 
     def prepare_child() -> None:
       os.setpgid(0, 0)
+      for sig in {signal.SIGTERM, signal.SIGUSR2} - {self._stop_signal}:
+        # For supervisors alone, though every process of a step gets it.
+        signal.signal(sig, signal.SIG_IGN)
       die_with_parent(signal.SIGKILL, supervisor_pid)
 
     with self._log.open_for_start(self._state['starts']) as output:
@@ -272,7 +281,7 @@ class Supervisor:
     if self._child is None or self._child.poll() is not None:
       return self._finish(run_files.STOPPED)
     self._await_earlier_groups()
-    self._child.terminate()
+    self._child.send_signal(self._stop_signal)
     try:
       status = self._child.wait(timeout=self._launch['grace_s'])
     except subprocess.TimeoutExpired:
@@ -285,8 +294,8 @@ class Supervisor:
       self._log.write(self._state['last_error'])
       return self._finish(run_files.FAILED)
     self._kill_group()
-    # Before it handles signals, a node simply dies of SIGTERM; so be it.
-    if status in (0, -signal.SIGTERM):
+    # Before it handles signals, a node simply dies of this one; so be it.
+    if status in (0, -self._stop_signal):
       return self._finish(run_files.STOPPED)
     self._note_failure(status)
     return self._finish(run_files.FAILED)
@@ -360,8 +369,9 @@ def main(argv: Sequence[str]) -> int:
   supervisor = Supervisor(args.workdir, node, command, _host(args))
   # A terminal's Ctrl-C is for the launcher, which stops everyone in order.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, supervisor.ask_to_stop)
-  signal.signal(signal.SIGHUP, supervisor.ask_to_stop)
+  # SIGUSR2 is what srun hands on without killing.
+  for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+    signal.signal(sig, supervisor.ask_to_stop)
   die_with_parent(signal.SIGTERM, args.parent_pid)
   return supervisor.run()
 

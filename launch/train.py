@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import cli, local, run_folder, status
+from configs import schema
+from launch import cli, local, plan, run_folder, slurm, status
 
-_LAUNCHERS = ('local', 'threads')
+_LAUNCHERS = ('local', 'threads', 'slurm', 'kubernetes')
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,9 +39,16 @@ def main(argv: Sequence[str]) -> int:
     'local',
     _LAUNCHERS,
     'local: one supervised process per node. threads: all nodes in this '
-    'process, for debugging.',
+    'process, for debugging. slurm, kubernetes: submits the run and returns.',
     flag_values=flag_values,
   )
+  flags.DEFINE_boolean(
+    'dry_run',
+    False,
+    'Only print what would be started or submitted.',
+    flag_values=flag_values,
+  )
+  argv = cli.expand_groups(argv, ('slurm', 'kubernetes', 'cluster'))
   config = cli.parse_with_config(flag_values, argv)
   if ':' in config.meta.matching:
     # Imports JAX, which the launcher of processes can else do without.
@@ -48,13 +56,20 @@ def main(argv: Sequence[str]) -> int:
 
     matching.get_function(config.meta.matching)
   workdir = flag_values['workdir'].value or run_folder.default_workdir(config)
+  launcher = str(flag_values['launcher'].value)
+  if flag_values['dry_run'].value:
+    return _dry_run(config, workdir, launcher)
   try:
     with local.lock(workdir) as lock:
       changes = run_folder.prepare(config, workdir, argv)
+      if launcher in ('slurm', 'kubernetes'):
+        for change in changes:
+          print(f'Changed since the last start: {change}')
+        return _submit(config, workdir, launcher, dry_run=False)
       with status.Display(config, workdir) as display:
         for change in changes:
           display.say(f'Changed since the last start: {change}')
-        if flag_values['launcher'].value == 'threads':
+        if launcher == 'threads':
           # Imports Launchpad, which the launcher of processes can do without.
           from launch import threads
 
@@ -62,6 +77,27 @@ def main(argv: Sequence[str]) -> int:
         return local.LocalRun(config, workdir, display, lock.fileno()).run()
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error
+
+
+def _submit(
+  config: schema.Config, workdir: str, launcher: str, dry_run: bool
+) -> int:
+  if launcher == 'slurm':
+    return slurm.launch(config, workdir, dry_run, print)
+  from launch import kubernetes
+
+  return kubernetes.launch(config, workdir, dry_run, print)
+
+
+def _dry_run(config: schema.Config, workdir: str, launcher: str) -> int:
+  """Says what would be started, and where."""
+  if launcher in ('slurm', 'kubernetes'):
+    return _submit(config, workdir, launcher, dry_run=True)
+  print(f'Run in {workdir}: {len(plan.nodes(config))} nodes on this machine')
+  for group in plan.GROUPS:
+    nodes = [node for node in plan.nodes(config) if node.group == group]
+    print(f'  {len(nodes)} x python -m launch.node --group={group}')
+  return 0
 
 
 def entry() -> None:

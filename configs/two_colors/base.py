@@ -44,7 +44,7 @@ def meta_gradient(
   """Has `config` learn by standard meta-gradients through K updates."""
   config.meta.mode = 'mg'
   config.meta.inner_updates = inner_updates
-  config.meta.fixed = 0.1
+  config.meta.fixed = 0.2
   return config
 
 

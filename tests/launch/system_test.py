@@ -17,7 +17,7 @@ from tests.launch import processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
-_SMALL_RUN = (
+SMALL_RUN = (
   f'--config={processes.ROOT}/configs/atari_local.py',
   '--config.actors.num_actors=1',
   '--config.actors.envs_per_actor=4',
@@ -35,7 +35,7 @@ _SMALL_RUN = (
   '--config.env.max_episode_frames=800',
 )
 
-# Has room for one checkpoint of `_SMALL_RUN`, but not for all that it keeps.
+# Has room for one checkpoint of `SMALL_RUN`, but not for all that it keeps.
 _SMALL_DISK = '3m'
 
 
@@ -53,7 +53,7 @@ class Run:
     self.process = subprocess.Popen(
       [
         *wrapper,
-        *(sys.executable, '-m', 'launch.train', *_SMALL_RUN, *arguments),
+        *(sys.executable, '-m', 'launch.train', *SMALL_RUN, *arguments),
         f'--workdir={workdir}',
       ],
       cwd=processes.ROOT,

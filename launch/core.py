@@ -1,0 +1,93 @@
+"""The core job of a run on Slurm: learner, replay and evaluator.
+
+  python -m launch.core --workdir=...
+
+The batch script that `launch.slurm` submits becomes this process. It does on
+its nodes what the local launcher does on one machine. When the job's time is
+nearly up, or Slurm takes the nodes away, the run stops in order and saves; the
+same job, queued again, goes on with it.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from configs import schema
+from launch import (
+  address_book,
+  cli,
+  local,
+  plan,
+  run_files,
+  run_folder,
+  slurm,
+  slurm_jobs,
+  status,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs one launch to its end, or to the job's; returns the exit status.
+
+  Raises:
+    UsageError: the folder holds no run, or another one uses it.
+  """
+  parser = argparse.ArgumentParser(prog='launch.core')
+  parser.add_argument('--workdir', required=True)
+  workdir = parser.parse_args(argv[1:]).workdir
+  values = run_files.read_json(run_files.config(workdir))
+  if values is None:
+    raise cli.UsageError(f'--workdir={workdir}: holds no config.json')
+  config = schema.from_config_dict(values)
+  run_folder.record_start(workdir, argv)
+  try:
+    with (
+      local.lock(workdir) as lock,
+      status.Display(config, workdir) as display,
+    ):
+      run = local.LocalRun(
+        config, workdir, display, lock.fileno(), placement=_placement(config)
+      )
+      result = run.run()
+      interrupted = run.was_interrupted
+  except local.LaunchError as error:
+    raise cli.UsageError(str(error)) from error
+  _dismiss(workdir, interrupted)
+  return result
+
+
+def _placement(config: schema.Config) -> local.Placement:
+  spread = config.slurm.core_nodes > 1
+  return local.Placement(
+    nodes=tuple(
+      node for node in plan.nodes(config) if node.group in slurm.CORE_GROUPS
+    ),
+    prefix=(lambda node: slurm.step_prefix(config, node))
+    if spread
+    else lambda node: (),
+    # A SIGTERM would have srun kill what it started.
+    stop_signal=signal.SIGUSR2 if spread else signal.SIGTERM,
+    host=address_book.AUTO_HOST,
+    notice=signal.Signals[f'SIG{slurm.NOTICE}'],
+    is_scheduled=True,
+  )
+
+
+def _dismiss(workdir: str, interrupted: bool) -> None:
+  """Sees to what is left: a next job, or actors that are no longer needed."""
+  jobs = run_files.read_json(run_files.jobs(workdir), {})
+  try:
+    if not interrupted:
+      if 'actor_job' in jobs:
+        slurm_jobs.cancel(jobs['actor_job'])
+    elif 'SLURM_JOB_ID' in os.environ:
+      slurm_jobs.requeue(os.environ['SLURM_JOB_ID'])
+  except slurm_jobs.SlurmError as error:
+    # A job that Slurm itself has queued again, or cancelled, is one of these.
+    print(error, file=sys.stderr)
+
+
+if __name__ == '__main__':
+  cli.run_main(main)

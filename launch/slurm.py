@@ -1,0 +1,222 @@
+"""Runs a program on Slurm: a core job, and a job array of actors.
+
+The core job is the run: learner, replay and evaluator, stopped and saved before
+its time is up, and queued again. Actors are tasks of an array of their own, on
+another partition if that is wanted: they may start late, be preempted or lost,
+and nobody else notices. All meet in the run's folder, which every node must see
+at the same path.
+
+docs/cluster.md describes it for users.
+"""
+
+import math
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from configs import checks, schema
+from launch import cli, plan, run_files, slurm_jobs
+
+CORE_GROUPS = (plan.REPLAY, plan.LEARNER, plan.EVALUATOR)
+# Announces that the core job's time is nearly up.
+NOTICE = 'USR1'
+
+
+def num_actor_tasks(config: schema.Config) -> int:
+  """Array tasks that the actors are divided into."""
+  return math.ceil(config.actors.num_actors / config.cluster.actors_per_task)
+
+
+def core_script(config: schema.Config, workdir: str) -> str:
+  """Returns the batch script of learner, replay and evaluator."""
+  groups = [getattr(config.cluster, group) for group in CORE_GROUPS]
+  cpus = [group.cpus for group in groups]
+  memory = [group.memory_gb for group in groups]
+  spread = config.slurm.core_nodes > 1
+  options = [
+    f'--nodes={config.slurm.core_nodes}',
+    f'--ntasks={config.slurm.core_nodes}',
+    '--ntasks-per-node=1',
+    f'--cpus-per-task={max(cpus) if spread else sum(cpus)}',
+    _memory(max(memory) if spread else sum(memory)),
+    *_accelerators(sum(group.accelerators for group in groups)),
+    *_partition(config.slurm.partition),
+    *_limit(config.cluster),
+    f'--signal=B:{NOTICE}@{math.ceil(config.cluster.notice_s)}',
+    *config.slurm.options,
+  ]
+  command = [_python(config), '-m', 'launch.core', f'--workdir={workdir}']
+  return _script('core', config, workdir, options, command)
+
+
+def actors_script(config: schema.Config, workdir: str) -> str:
+  """Returns the batch script of one task of the actors' array."""
+  actor, per_task = config.cluster.actor, config.cluster.actors_per_task
+  options = [
+    f'--array=0-{num_actor_tasks(config) - 1}',
+    '--ntasks=1',
+    f'--cpus-per-task={actor.cpus * per_task}',
+    _memory(actor.memory_gb * per_task),
+    *_accelerators(actor.accelerators * per_task),
+    *_partition(config.slurm.actor_partition or config.slurm.partition),
+    *_limit(config.cluster),
+    *config.slurm.options,
+    *config.slurm.actor_options,
+  ]
+  command = [
+    *(_python(config), '-S', '-m', 'launch.task', f'--workdir={workdir}'),
+    *(f'--group={plan.ACTOR}', '--follow_core_job', '--host=auto'),
+  ]
+  # The shell fills in the task's number, which `command` would quote.
+  line = f'{shlex.join(command)} --task_index="$SLURM_ARRAY_TASK_ID"'
+  return _script('actors', config, workdir, options, line)
+
+
+def launch(
+  config: schema.Config,
+  workdir: str,
+  dry_run: bool,
+  say: Callable[[str], None],
+) -> int:
+  """Submits both jobs.
+
+  Args:
+    config: the run's configuration, as saved in the run's folder.
+    workdir: the run's folder.
+    dry_run: only says what would be submitted.
+    say: prints.
+
+  Returns:
+    The exit status.
+
+  Raises:
+    UsageError: Slurm does not take the jobs, or has some of this run already.
+  """
+  workdir = os.path.abspath(workdir)
+  scripts = {
+    'core': core_script(config, workdir),
+    'actors': actors_script(config, workdir),
+  }
+  if dry_run:
+    for name, text in scripts.items():
+      say(f'# {_script_path(workdir, name)}\n{text}')
+    return 0
+  _check_not_running(workdir)
+  # Actors that start first wait for the core job to begin the launch.
+  run_files.end_launch(workdir, run_files.WAITING)
+  jobs = {}
+  try:
+    for name, text in scripts.items():
+      path = _script_path(workdir, name)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(text, encoding='utf-8')
+      jobs[name] = slurm_jobs.submit(path)
+  except slurm_jobs.SlurmError as error:
+    for job in jobs.values():
+      slurm_jobs.cancel(job)
+    raise cli.UsageError(str(error)) from error
+  run_files.write_json(
+    run_files.jobs(workdir),
+    {'core_job': jobs['core'], 'actor_job': jobs['actors']},
+  )
+  say(
+    f'Submitted: job {jobs["core"]} (learner, replay, evaluator) and array '
+    f'{jobs["actors"]} ({num_actor_tasks(config)} tasks of actors).\n'
+    f'  watch it: python -m launch.watch --workdir={workdir}\n'
+    f'  stop it:  python -m launch.stop --workdir={workdir}'
+  )
+  return 0
+
+
+def step_prefix(config: schema.Config, node: plan.NodeId) -> list[str]:
+  """Returns what puts a process of the core job on its own node and share."""
+  resources = getattr(config.cluster, node.group)
+  return [
+    *('srun', '--nodes=1', '--ntasks=1', '--exact', '--unbuffered'),
+    f'--relative={CORE_GROUPS.index(node.group)}',
+    f'--cpus-per-task={resources.cpus}',
+    _memory(resources.memory_gb),
+    *(_accelerators(resources.accelerators) or ['--gpus=0']),
+  ]
+
+
+def _check_not_running(workdir: str) -> None:
+  jobs = run_files.read_json(run_files.jobs(workdir), {})
+  try:
+    running = {job: slurm_jobs.state(job) for job in jobs.values()}
+  except slurm_jobs.SlurmError as error:
+    raise cli.UsageError(str(error)) from error
+  for job, state in running.items():
+    if state is not None:
+      raise cli.UsageError(
+        f'--workdir={workdir}: its job {job} is {state.lower()} on Slurm; stop '
+        f'it first (python -m launch.stop --workdir={workdir}), or take another'
+      )
+
+
+def _script(
+  name: str,
+  config: schema.Config,
+  workdir: str,
+  options: Sequence[str],
+  command: Sequence[str] | str,
+) -> str:
+  root = pathlib.Path(__file__).resolve().parent.parent
+  slurm = config.slurm
+  for part in (workdir, str(root)):
+    checks.check(
+      '%' not in part and '\n' not in part,
+      'workdir',
+      part,
+      'must have neither % nor line breaks, which mean something to Slurm',
+    )
+  output = '%A-%a' if name == 'actors' else '%j'
+  lines = [
+    '#!/bin/sh',
+    *(
+      f'#SBATCH {option}'
+      for option in (
+        f'--job-name=bmg-{os.path.basename(workdir)}-{name}',
+        f'--chdir={root}',
+        f'--output={workdir}/slurm/{name}-{output}.log',
+        '--open-mode=append',
+        '--requeue',
+        *([f'--account={slurm.account}'] if slurm.account else []),
+        *([f'--qos={slurm.qos}'] if slurm.qos else []),
+        *([f'--constraint={slurm.constraint}'] if slurm.constraint else []),
+        *options,
+      )
+    ),
+    *([slurm.setup] if slurm.setup else []),
+    f'PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+    'export PYTHONPATH',
+    f'exec {command if isinstance(command, str) else shlex.join(command)}',
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def _script_path(workdir: str, name: str) -> pathlib.Path:
+  return pathlib.Path(workdir, 'slurm', f'{name}.sbatch')
+
+
+def _python(config: schema.Config) -> str:
+  return config.slurm.python or sys.executable
+
+
+def _memory(gigabytes: float) -> str:
+  return f'--mem={math.ceil(1024 * gigabytes)}M'
+
+
+def _accelerators(count: int) -> list[str]:
+  return [f'--gpus={count}'] if count else []
+
+
+def _partition(name: str) -> list[str]:
+  return [f'--partition={name}'] if name else []
+
+
+def _limit(cluster: schema.Cluster) -> list[str]:
+  minutes = cluster.time_limit_minutes
+  return [f'--time={minutes}'] if minutes else []

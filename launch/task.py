@@ -1,0 +1,191 @@
+"""One task of a cluster: the supervisors of some nodes, side by side.
+
+  python -S -m launch.task --workdir=... --group=actor --task_index=3
+
+A task of actors holds `cluster.actors_per_task` of them, any other task one
+node. A supervisor that dies is replaced. Standard library only, as the
+supervisors themselves.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from launch import address_book, plan, run_files, slurm_jobs
+
+_POLL_S = 0.2
+_CONFIG_TIMEOUT_S = 60.0
+_RESTART_DELAY_S = 1.0
+# A launch that has paused for so long may have lost its job.
+_PATIENCE_S = 60.0
+_MARGIN_S = 10.0
+
+
+class Task:
+  """Keeps the supervisors of a task's nodes alive."""
+
+  def __init__(self, args: argparse.Namespace) -> None:
+    """Reads the configuration; starts nothing.
+
+    Raises:
+      SystemExit: there is no configuration, or no node for this task.
+    """
+    self._args = args
+    self._config = _await_config(args.workdir)
+    self._nodes = _nodes(self._config, args.group, args.task_index)
+    self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
+    self._next_start = dict.fromkeys(self._nodes, 0.0)
+    self._stop_asked = False
+    self._paused_since = math.inf
+
+  def ask_to_stop(self, *_: Any) -> None:
+    """A signal handler: the rest happens in `run`."""
+    self._stop_asked = True
+
+  def run(self) -> int:
+    """Runs until every node has ended for good, or a stop is asked for.
+
+    Returns:
+      0 where all nodes finished or stopped in order, else 1.
+    """
+    while not self._stop_asked and self._start_missing():
+      if self._args.follow_core_job and self._core_job_is_over():
+        print('the core job is over: leaving', flush=True)
+        break
+      time.sleep(_POLL_S)
+    return self._stop()
+
+  def _start_missing(self) -> bool:
+    """Starts supervisors that are not there; False where none is needed."""
+    needed = False
+    for node in self._nodes:
+      supervisor = self._supervisors.get(node)
+      if supervisor is not None:
+        if supervisor.poll() is None:
+          needed = True
+          continue
+        if self._state(node) in run_files.FINAL_STATES:
+          continue
+      needed = True
+      if time.monotonic() >= self._next_start[node]:
+        self._next_start[node] = time.monotonic() + _RESTART_DELAY_S
+        self._supervisors[node] = self._start(node)
+    return needed
+
+  def _start(self, node: plan.NodeId) -> subprocess.Popen[bytes]:
+    # What it said in an earlier task must not be taken for its last words.
+    path = run_files.state(self._args.workdir, node)
+    starts = run_files.read_json(path, {}).get('starts', 0)
+    run_files.write_json(
+      path, {'name': str(node), 'state': run_files.WAITING, 'starts': starts}
+    )
+    return subprocess.Popen(
+      [
+        *(sys.executable, '-S', '-m', 'launch.supervisor'),
+        *(f'--workdir={self._args.workdir}', f'--group={node.group}'),
+        *(f'--index={node.index}', f'--host={self._args.host}'),
+        *(f'--parent_pid={os.getpid()}', '--', *self._args.command),
+      ],
+      stdin=subprocess.DEVNULL,
+    )
+
+  def _state(self, node: plan.NodeId) -> str:
+    path = run_files.state(self._args.workdir, node)
+    return run_files.read_json(path, {}).get('state', run_files.WAITING)
+
+  def _core_job_is_over(self) -> bool:
+    """Whether the launch has paused, and Slurm will not go on with it."""
+    workdir = self._args.workdir
+    now = time.monotonic()
+    if run_files.launch_state(workdir) != run_files.WAITING:
+      self._paused_since = math.inf
+      return False
+    self._paused_since = min(self._paused_since, now)
+    if now - self._paused_since < _PATIENCE_S:
+      return False
+    self._paused_since = now
+    job = run_files.read_json(run_files.jobs(workdir), {}).get('core_job')
+    if job is None:
+      return False
+    try:
+      return slurm_jobs.state(job) is None
+    except slurm_jobs.SlurmError as error:
+      print(error, flush=True)
+      return False
+
+  def _stop(self) -> int:
+    """Stops the supervisors, each of which gives its node time to save."""
+    for supervisor in self._supervisors.values():
+      if supervisor.poll() is None:
+        supervisor.terminate()
+    grace = 2 * self._config['launch']['grace_s'] + _MARGIN_S
+    until = time.monotonic() + grace
+    while any(each.poll() is None for each in self._supervisors.values()):
+      if time.monotonic() > until:
+        # Each node dies with its supervisor.
+        for supervisor in self._supervisors.values():
+          supervisor.kill()
+          supervisor.wait()
+        return 1
+      time.sleep(_POLL_S)
+    states = [self._state(node) for node in self._supervisors]
+    return int(run_files.FAILED in states)
+
+
+def _await_config(workdir: str) -> Any:
+  """Reads the run's configuration, from where the task was given it."""
+  path = run_files.config(workdir)
+  given = os.environ.get('BMG_CONFIG_FILE')
+  if given and not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(f'{path}.{os.getpid()}')
+    shutil.copyfile(given, temporary)
+    os.replace(temporary, path)
+  until = time.monotonic() + _CONFIG_TIMEOUT_S
+  while (config := run_files.read_json(path)) is None:
+    if time.monotonic() > until:
+      raise SystemExit(f'{path} cannot be read after {_CONFIG_TIMEOUT_S:g} s')
+    time.sleep(_POLL_S)
+  return config
+
+
+def _nodes(config: Any, group: str, task_index: int) -> list[plan.NodeId]:
+  count, per_task = 1, 1
+  if group == plan.ACTOR:
+    count = config['actors']['num_actors']
+    per_task = config['cluster']['actors_per_task']
+  first = task_index * per_task
+  nodes = [
+    plan.NodeId(group, index)
+    for index in range(first, min(first + per_task, count))
+  ]
+  if not nodes:
+    raise SystemExit(f'--task_index={task_index}: there are {count} of {group}')
+  return nodes
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs one task to its end; returns its exit status."""
+  parser = argparse.ArgumentParser(prog='launch.task')
+  parser.add_argument('--workdir', required=True)
+  parser.add_argument('--group', required=True, choices=tuple(plan.GROUPS))
+  parser.add_argument('--task_index', required=True, type=int)
+  parser.add_argument('--host', default=address_book.AUTO_HOST)
+  parser.add_argument('--follow_core_job', action='store_true')
+  parser.add_argument('command', nargs='*')
+  task = Task(parser.parse_args(argv))
+  for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(sig, task.ask_to_stop)
+  return task.run()
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
