@@ -17,6 +17,10 @@ import subprocess
 from launch import plan, run_files
 
 LOCAL_HOST = 'localhost'
+# How nodes know where servers are, says the environment variable BMG_ADDRESSES:
+# by this book, or by names that `launch.dns` works out.
+BOOK = 'book'
+DNS = 'dns'
 # Has a supervisor find out under which name or address others reach it.
 AUTO_HOST = 'auto'
 # Below the range that Linux takes the ports of outgoing connections from.

@@ -4,11 +4,13 @@ They look an address up as late as they use it: on a cluster, a server may not
 even have been scheduled when its clients start.
 """
 
+import os
 import time
 
 import launchpad as lp
 
-from launch import address_book
+from configs import schema
+from launch import address_book, dns
 
 _POLL_S = 0.2
 _LOOKUP_TIMEOUT_S = 60.0
@@ -40,7 +42,18 @@ class BookedAddress(lp.AbstractAddressBuilder):
       time.sleep(_POLL_S)
 
 
-def bind(program: lp.Program, workdir: str) -> None:
+class KnownAddress(lp.AbstractAddressBuilder):
+  """An address that is known beforehand."""
+
+  def __init__(self, address: str) -> None:
+    self._address = address
+
+  def build(self) -> str:
+    """Returns host:port."""
+    return self._address
+
+
+def bind(program: lp.Program, config: schema.Config, workdir: str) -> None:
   """Makes the nodes of `program` ready to run: contexts, handles, addresses.
 
   Launchpad's own launchers do this for the launch types that they know. The
@@ -54,5 +67,15 @@ def bind(program: lp.Program, workdir: str) -> None:
       for handle in node.input_handles:
         handle.connect(node, label)
       for address in node.addresses:
-        key = address_book.key(label, index, address.name)
-        address.bind(BookedAddress(workdir, key))
+        address.bind(_make_builder(config, workdir, label, index, address.name))
+
+
+def _make_builder(
+  config: schema.Config, workdir: str, label: str, index: int, name: str
+) -> lp.AbstractAddressBuilder:
+  if os.environ.get('BMG_ADDRESSES') == address_book.DNS:
+    run_name = os.environ.get('BMG_RUN_NAME') or dns.run_name(workdir)
+    return KnownAddress(
+      dns.address(schema.to_dict(config), label, index, run_name)
+    )
+  return BookedAddress(workdir, address_book.key(label, index, name))

@@ -56,7 +56,7 @@ def _run(workdir: str, node_id: plan.NodeId) -> None:
     run_files.read_json(run_files.config(workdir))
   )
   program = program_lib.make_program(config, workdir)
-  addresses.bind(program, workdir)
+  addresses.bind(program, config, workdir)
   # Turns SIGTERM into `lp.stop_event()` of this thread.
   manager = worker_manager.WorkerManager(register_in_thread=True)
   _stop_by(signal.Signals[os.environ.get('BMG_STOP_SIGNAL', 'SIGTERM')])

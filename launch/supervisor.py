@@ -78,7 +78,9 @@ class Supervisor:
     self._heartbeat = run_files.heartbeat(workdir, node)
     self._address_key = address_book.node_key(node)
     self._address = ''
-    if self._address_key is not None:
+    # Names that can be worked out need neither a book nor a common launch.
+    self._is_alone = os.environ.get('BMG_ADDRESSES') == address_book.DNS
+    if self._address_key is not None and not self._is_alone:
       self._address = f'{host}:{address_book.pick_port(set())}'
     self._launch_number = 0
     self._launch_read_at = -math.inf
@@ -140,6 +142,8 @@ class Supervisor:
   def _await_launch(self) -> bool:
     """Waits until the launch goes on; False where the node is to stop."""
     while not self._stop_asked:
+      if self._is_alone:
+        return True
       state = run_files.launch_state(self._workdir)
       if state == run_files.RUNNING:
         self._join_launch()
@@ -158,7 +162,7 @@ class Supervisor:
   def _launch_goes_on(self) -> bool:
     """Whether the node is still wanted as it is; looks every now and then."""
     now = time.monotonic()
-    if now - self._launch_read_at < _LAUNCH_POLL_S:
+    if self._is_alone or now - self._launch_read_at < _LAUNCH_POLL_S:
       return True
     self._launch_read_at = now
     launch = run_files.read_json(run_files.launch(self._workdir))

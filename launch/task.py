@@ -5,6 +5,10 @@
 A task of actors holds `cluster.actors_per_task` of them, any other task one
 node. A supervisor that dies is replaced. Standard library only, as the
 supervisors themselves.
+
+On Slurm a core job begins and ends the launch that all tasks follow. In pods of
+Kubernetes (--addresses=dns) nobody does: each goes its own way, and the
+learner's ends, and with it the whole, once the last evaluation is done.
 """
 
 import argparse
@@ -27,6 +31,8 @@ _RESTART_DELAY_S = 1.0
 # A launch that has paused for so long may have lost its job.
 _PATIENCE_S = 60.0
 _MARGIN_S = 10.0
+# Full games take long on few cores; the last evaluation gets this much time.
+_LAST_EVALUATION_S = 900.0
 
 
 class Task:
@@ -45,6 +51,7 @@ class Task:
     self._next_start = dict.fromkeys(self._nodes, 0.0)
     self._stop_asked = False
     self._paused_since = math.inf
+    self._finished_since = math.inf
 
   def ask_to_stop(self, *_: Any) -> None:
     """A signal handler: the rest happens in `run`."""
@@ -56,7 +63,16 @@ class Task:
     Returns:
       0 where all nodes finished or stopped in order, else 1.
     """
+    leads = self._args.addresses == address_book.DNS and (
+      self._args.group == plan.LEARNER
+    )
+    if leads:
+      run_files.begin_launch(self._args.workdir)
     while not self._stop_asked and self._start_missing():
+      if leads and self._is_finished():
+        status = self._stop()
+        run_files.end_launch(self._args.workdir, run_files.FINISHED)
+        return status
       if self._args.follow_core_job and self._core_job_is_over():
         print('the core job is over: leaving', flush=True)
         break
@@ -95,11 +111,25 @@ class Task:
         *(f'--parent_pid={os.getpid()}', '--', *self._args.command),
       ],
       stdin=subprocess.DEVNULL,
+      env={**os.environ, 'BMG_ADDRESSES': self._args.addresses},
     )
 
   def _state(self, node: plan.NodeId) -> str:
     path = run_files.state(self._args.workdir, node)
     return run_files.read_json(path, {}).get('state', run_files.WAITING)
+
+  def _is_finished(self) -> bool:
+    """Whether all is learned and evaluated."""
+    workdir = self._args.workdir
+    if not run_files.finished(workdir).exists():
+      return False
+    now = time.monotonic()
+    self._finished_since = min(self._finished_since, now)
+    evaluator = self._state(plan.NodeId(plan.EVALUATOR, 0))
+    return (
+      evaluator in run_files.FINAL_STATES
+      or now - self._finished_since > _LAST_EVALUATION_S
+    )
 
   def _core_job_is_over(self) -> bool:
     """Whether the launch has paused, and Slurm will not go on with it."""
@@ -144,7 +174,7 @@ def _await_config(workdir: str) -> Any:
   """Reads the run's configuration, from where the task was given it."""
   path = run_files.config(workdir)
   given = os.environ.get('BMG_CONFIG_FILE')
-  if given and not path.exists():
+  if given:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(f'{path}.{os.getpid()}')
     shutil.copyfile(given, temporary)
@@ -179,6 +209,11 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--group', required=True, choices=tuple(plan.GROUPS))
   parser.add_argument('--task_index', required=True, type=int)
   parser.add_argument('--host', default=address_book.AUTO_HOST)
+  parser.add_argument(
+    '--addresses',
+    default=address_book.BOOK,
+    choices=(address_book.BOOK, address_book.DNS),
+  )
   parser.add_argument('--follow_core_job', action='store_true')
   parser.add_argument('command', nargs='*')
   task = Task(parser.parse_args(argv))

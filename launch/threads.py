@@ -37,7 +37,7 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   run_files.begin_launch(workdir)
   address_book.publish_local(workdir, plan.nodes(config))
   program = program_lib.make_program(config, workdir)
-  addresses.bind(program, workdir)
+  addresses.bind(program, config, workdir)
   manager = worker_manager.WorkerManager(kill_main_thread=False)
   stop = manager.stop_event()
   handlers = _stop_on_signals(stop)

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from absl import flags
 
 from configs import schema
-from launch import cli, local, plan, run_folder, slurm, status
+from launch import (
+  cli,
+  kubernetes,
+  local,
+  manifests,
+  plan,
+  run_folder,
+  slurm,
+  status,
+)
 
 _LAUNCHERS = ('local', 'threads', 'slurm', 'kubernetes')
 
@@ -57,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     matching.get_function(config.meta.matching)
   workdir = flag_values['workdir'].value or run_folder.default_workdir(config)
   launcher = str(flag_values['launcher'].value)
+  if launcher == 'kubernetes':
+    manifests.check(config)
   if flag_values['dry_run'].value:
     return _dry_run(config, workdir, launcher)
   try:
@@ -84,8 +95,6 @@ def _submit(
 ) -> int:
   if launcher == 'slurm':
     return slurm.launch(config, workdir, dry_run, print)
-  from launch import kubernetes
-
   return kubernetes.launch(config, workdir, dry_run, print)
 
 

@@ -40,13 +40,30 @@ def test_every_server_has_an_address_once_bound(tmp_path):
   config = processes.small_config()
   address_book.publish_local(str(tmp_path), plan.nodes(config))
   lp_program = program.make_program(config, str(tmp_path))
-  addresses.bind(lp_program, str(tmp_path))
+  addresses.bind(lp_program, config, str(tmp_path))
   resolved = [
     address.resolve()
     for node in lp_program.get_all_nodes()
     for address in node.addresses
   ]
   assert len(set(resolved)) == 2
+
+
+def test_pods_work_their_addresses_out(tmp_path, monkeypatch):
+  monkeypatch.setenv('BMG_ADDRESSES', 'dns')
+  monkeypatch.setenv('BMG_RUN_NAME', 'pong')
+  config = processes.small_config()
+  lp_program = program.make_program(config, str(tmp_path))
+  addresses.bind(lp_program, config, str(tmp_path))
+  resolved = {
+    address.resolve()
+    for node in lp_program.get_all_nodes()
+    for address in node.addresses
+  }
+  assert resolved == {
+    'pong-replay-0-0.pong:20000',
+    'pong-learner-0-0.pong:20001',
+  }
 
 
 def test_the_launcher_imports_neither_jax_nor_tensorflow():

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -23,7 +24,16 @@ while True:
 class Task:
   """A task of fake actors, as a process."""
 
-  def __init__(self, tmp_path, script, *, index=1, environment=(), **groups):
+  def __init__(
+    self,
+    tmp_path,
+    script,
+    *,
+    group='actor',
+    index=1,
+    addresses='book',
+    environment=(),
+  ):
     self.workdir = tmp_path / 'run'
     config = schema.to_dict(processes.small_config(num_actors=3))
     config['cluster']['actors_per_task'] = 2
@@ -34,7 +44,8 @@ class Task:
     self.process = subprocess.Popen(
       [
         *(sys.executable, '-S', '-m', 'launch.task'),
-        *(f'--workdir={self.workdir}', '--group=actor', '--host=localhost'),
+        *(f'--workdir={self.workdir}', f'--group={group}'),
+        *('--host=localhost', f'--addresses={addresses}'),
         *(f'--task_index={index}', '--', sys.executable, '-S', str(path)),
       ],
       env={
@@ -47,8 +58,8 @@ class Task:
       text=True,
     )
 
-  def state(self, index):
-    return run_files.read_json(self.workdir / f'state/actor-{index}.json', {})
+  def state(self, index, group='actor'):
+    return run_files.read_json(self.workdir / f'state/{group}-{index}.json', {})
 
   def await_running(self, *indices):
     return wait_for(
@@ -145,3 +156,26 @@ signal.signal(signal.SIGUSR1, stop)
   log = (task.workdir / 'logs' / 'actor-2.log').read_text()
   assert 'saved' in log
   assert task.state(2)['starts'] == 1
+
+
+def test_the_learners_pod_ends_the_run_after_the_last_evaluation(start):
+  task = start(_LIVE, group='learner', index=0, addresses='dns')
+  wait_for(lambda: task.state(0, 'learner').get('state') == 'running')
+  state = task.state(0, 'learner')
+  run_files.write_json(run_files.finished(str(task.workdir)), {})
+  time.sleep(1)
+  assert task.process.poll() is None
+  run_files.write_json(
+    task.workdir / 'state' / 'evaluator-0.json', {'state': 'finished'}
+  )
+  assert task.process.wait(timeout=30) == 0
+  assert not is_alive(state['pid'])
+  assert run_files.launch_state(str(task.workdir)) == run_files.FINISHED
+
+
+def test_a_pod_follows_no_launch(start):
+  task = start(_LIVE, index=1, addresses='dns')
+  before = task.await_running(2)[0]
+  run_files.end_launch(str(task.workdir), run_files.STOPPED)
+  time.sleep(1.5)
+  assert is_alive(before['pid'])
