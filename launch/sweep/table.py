@@ -213,14 +213,15 @@ def totals(
     for status in statuses
     if status.state in cells.ACTIVE
   )
-  left = formatting.duration((asked - frames) / speed) if speed > 0 else '-'
+  pace = ''
+  if speed > 0:
+    left = formatting.duration((asked - frames) / speed)
+    pace = f'  {formatting.large(speed)}/s  left {left}'
   retries = sum(status.retries for status in statuses)
   lines = [
     f'{len(statuses)} cells: {states}',
     f'{formatting.large(frames)} of {formatting.large(asked)} frames '
-    f'({formatting.percent(frames / asked)})  '
-    f'{_value(speed or None, formatting.large)}/s  left {left}  '
-    f'retries {retries}',
+    f'({formatting.percent(frames / asked)}){pace}  retries {retries}',
   ]
   scores = _scores_by_game(statuses, known)
   if scores:
