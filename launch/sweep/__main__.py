@@ -69,6 +69,7 @@ def main(
     workdir,
     settings.games,
     settings.seeds,
+    settings.launcher,
     [
       *train_command,
       f'--config={settings.recipe}',
@@ -267,7 +268,9 @@ def _show_status(workdir: str | None) -> int:
   if not workdir:
     raise cli.UsageError('--workdir is missing: the folder of a sweep')
   settings = folder.read(workdir)
-  grid = cells.make_cells(workdir, settings.games, settings.seeds)
+  grid = cells.make_cells(
+    workdir, settings.games, settings.seeds, settings.launcher
+  )
   statuses = cells.load(workdir, grid)
   display = table.Display(settings, workdir)
   if not folder.in_use(workdir):

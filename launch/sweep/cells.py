@@ -9,7 +9,7 @@ from typing import Any
 
 from configs import checks, schema
 from evaluation import atari_scores
-from launch import cli, run_files
+from launch import cli, dns, run_files
 
 PENDING = 'pending'
 RUNNING = 'running'
@@ -129,6 +129,7 @@ def make_cells(
   workdir: str,
   games: Sequence[str],
   seeds: Sequence[int],
+  launcher: str = 'local',
   command: Sequence[str] = (),
 ) -> tuple[Cell, ...]:
   """Returns the cells in the order of starting: all games with each seed.
@@ -137,13 +138,15 @@ def make_cells(
     workdir: the sweep's folder.
     games: to play.
     seeds: of each game.
+    launcher: of the cells; Kubernetes does not bear every name of a folder.
     command: to train, to which game, seed and folder are added.
   """
+  rename = dns.run_name if launcher == 'kubernetes' else str
   return tuple(
     Cell(
       game,
       seed,
-      folder := os.path.join(workdir, f'{game}-{seed}'),
+      folder := os.path.join(workdir, rename(f'{game}-{seed}')),
       (
         *command,
         f'--config.env.game={game}',

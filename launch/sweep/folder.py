@@ -103,6 +103,13 @@ def check(workdir: str, settings: Settings) -> list[str]:
     if getattr(before, name) != getattr(settings, name)
   ]
   trained = any(pathlib.Path(workdir).glob('*/checkpoints/*'))
+  launcher = {before.launcher, settings.launcher}
+  if trained and len(launcher) > 1 and 'kubernetes' in launcher:
+    raise cli.UsageError(
+      f'--launcher={settings.launcher}: but the cells in {workdir} were '
+      f'trained with {before.launcher}, under names that differ; go on with '
+      'that, or take another --workdir'
+    )
   for field, old, new in run_folder.differences(before.config, settings.config):
     if trained and not _is_free(field):
       raise checks.ConfigError(

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from configs import checks, schema
-from launch import cli, local, run_files
+from launch import cli, dns, local, run_files
 from launch.sweep import __main__ as sweep
 from launch.sweep import (
   cells,
@@ -373,6 +373,14 @@ def test_games_and_seeds():
   assert cells.parse_seeds('4711,') == (4711,)
 
 
+def test_kubernetes_keeps_the_folder_of_each_cell_by_its_name():
+  games = ('pong', 'battle_zone')
+  pong, battle_zone = cells.make_cells('/runs', games, (1,), 'kubernetes')
+  assert pong.workdir == '/runs/pong-1'
+  name = dns.run_name(battle_zone.workdir)
+  assert battle_zone.workdir == f'/runs/{name}'
+
+
 def test_a_dry_run_prints_commands_that_train_would_understand(
   tmp_path, capsys
 ):
@@ -437,6 +445,8 @@ def test_another_kind_of_sweep_is_refused_once_cells_were_trained(tmp_path):
     'seeds: (1,) -> (1, 2)',
     'config.num_frames: 200000000 -> 300000000',
   ]
+  with pytest.raises(cli.UsageError, match='--launcher=kubernetes'):
+    folder.check(workdir, _settings(config, launcher='kubernetes'))
   saved = folder.read(workdir)
   assert (saved.games, saved.seeds) == (('pong',), (1,))
   assert saved.num_frames == config.num_frames
