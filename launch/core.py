@@ -51,10 +51,9 @@ def main(argv: Sequence[str]) -> int:
         config, workdir, display, lock.fileno(), placement=_placement(config)
       )
       result = run.run()
-      interrupted = run.was_interrupted
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error
-  _dismiss(workdir, interrupted)
+  _dismiss(workdir, run)
   return result
 
 
@@ -75,17 +74,20 @@ def _placement(config: schema.Config) -> local.Placement:
   )
 
 
-def _dismiss(workdir: str, interrupted: bool) -> None:
-  """Sees to what is left: a next job, or actors that are no longer needed."""
+def _dismiss(workdir: str, run: local.LocalRun) -> None:
+  """Sees to what is left: a next job, or actors that are no longer needed.
+
+  After a SIGTERM, whether there is a next job is for Slurm to know: it has
+  preempted, requeued or cancelled this one. Actors find out by themselves.
+  """
   jobs = run_files.read_json(run_files.jobs(workdir), {})
   try:
-    if not interrupted:
+    if not run.was_interrupted:
       if 'actor_job' in jobs:
         slurm_jobs.cancel(jobs['actor_job'])
-    elif 'SLURM_JOB_ID' in os.environ:
+    elif run.was_noticed and 'SLURM_JOB_ID' in os.environ:
       slurm_jobs.requeue(os.environ['SLURM_JOB_ID'])
   except slurm_jobs.SlurmError as error:
-    # A job that Slurm itself has queued again, or cancelled, is one of these.
     print(error, file=sys.stderr)
 
 

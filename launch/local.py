@@ -118,10 +118,15 @@ class LocalRun:
     """Whether the scheduler has ended this job, and not the user the run."""
     if run_files.stop_request(self._workdir).exists():
       return False
-    ends = {self._placement.notice}
-    if self._placement.is_scheduled:
-      ends.add(signal.SIGTERM)
-    return any(sig in ends for sig in self._signals)
+    by_scheduler = self._placement.is_scheduled and (
+      signal.SIGTERM in self._signals
+    )
+    return by_scheduler or self.was_noticed
+
+  @property
+  def was_noticed(self) -> bool:
+    """Whether the job was told that its time is nearly up."""
+    return self._placement.notice in self._signals
 
   def _start(self) -> None:
     run_files.begin_launch(self._workdir)

@@ -155,6 +155,21 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   assert frames.is_unique
 
 
+def test_a_run_goes_on_past_its_time_limit(tmp_path, cluster):
+  run = Run(tmp_path / 'run', cluster)
+  # Slurm's notice comes up to a minute early, or late.
+  run.submit('--cluster.time_limit_minutes=2', '--cluster.notice_s=60')
+  run.await_progress()
+  before = run.frames()
+  processes.wait_for(
+    lambda: run_files.launch_number(str(run.workdir)) == 2, timeout_s=240
+  )
+  processes.wait_for(lambda: run.frames() > before + 500, timeout_s=120)
+  assert run.command('stop').returncode == 0
+  frames = pd.read_csv(run.workdir / 'learner.csv')['num_frames']
+  assert frames.is_monotonic_increasing
+
+
 def test_actors_leave_a_core_job_that_was_cancelled(tmp_path, cluster):
   run = Run(tmp_path / 'run', cluster)
   jobs = run.submit()
