@@ -31,6 +31,7 @@ _RUNTIME = [
   'psutil',
   'pyyaml>=6',
   'rich',
+  'rliable==1.2.0',
   'scikit-learn>=1.5,<1.8',
   'scipy',
   'setuptools<80',
@@ -79,7 +80,7 @@ setuptools.setup(
       for suffix in ('', '.*')
     ]
   ),
-  package_data={'evaluation': ['*.csv']},
+  package_data={'evaluation': ['*.csv'], 'evaluation.report': ['*.css']},
   install_requires=_RUNTIME,
   extras_require=_EXTRAS,
   entry_points={
@@ -87,7 +88,9 @@ setuptools.setup(
       'bmg-train = launch.train:entry',
       'bmg-evaluate = launch.evaluate:entry',
       'bmg-doctor = launch.doctor:entry',
+      'bmg-sweep = launch.sweep.__main__:entry',
       'bmg-plot = evaluation.plot:entry',
+      'bmg-report = evaluation.report.__main__:entry',
     ]
   },
 )

@@ -30,8 +30,8 @@ def launch(
     say: prints.
 
   Returns:
-    The exit status: 0 where the run is on the cluster, or where there is none
-    at hand and the user was told what to do; 1 where the cluster refuses it.
+    The exit status: 0 where the run is on the cluster; 1 where the cluster
+    refuses it, or there is none at hand and the user was told what to do.
 
   Raises:
     ConfigError: a field does not do for Kubernetes.
@@ -54,7 +54,7 @@ def launch(
     if problem is not None:
       command = shlex.join(kubectl.apply_command(folder))
       say(f'Not applied: {problem}. To start the run: {command}')
-      return 0
+      return 1
     # The whole is checked by the server before any of it is there.
     cluster.apply(folder, dry_run=True)
     cluster.apply(folder)

@@ -6,7 +6,6 @@ log period.
 
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -19,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from configs import schema
-from launch import plan, run_files
+from launch import formatting, plan, run_files
 
 _REDRAW_S = 0.5
 _TAIL_BYTES = 65_536
@@ -75,7 +74,7 @@ class Display:
 
   def say(self, message: str) -> None:
     """Prints a message that stays."""
-    _ignore_closed_output(lambda: self._console.print(Text(message)))
+    formatting.ignore_closed_output(lambda: self._console.print(Text(message)))
 
   def update(self) -> None:
     """Shows the present state, if it is time."""
@@ -89,7 +88,9 @@ class Display:
     shown = '\n'.join(lines) if self._live is not None else '  '.join(lines)
     if self._live is not None:
       live = self._live
-      _ignore_closed_output(lambda: live.update(Text(shown), refresh=True))
+      formatting.ignore_closed_output(
+        lambda: live.update(Text(shown), refresh=True)
+      )
     elif shown != self._last_shown:
       self.say(shown)
     self._last_shown = shown
@@ -107,14 +108,6 @@ class Display:
       *evaluation_lines(last_row(folder / 'evaluation.jsonl')),
       *health_lines(states),
     ]
-
-
-def _ignore_closed_output(write: Callable[[], None]) -> None:
-  """A terminal that was closed must not end the run in disorder."""
-  try:
-    write()
-  except OSError:
-    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (lives to the end)
 
 
 def last_row(path: pathlib.Path) -> Row | None:
@@ -141,23 +134,24 @@ def training_lines(row: Row | None, total_frames: int) -> list[str]:
   frames = row.get('num_frames', 0)
   share = 100 * min(1.0, frames / total_frames)
   progress = (
-    f'{_large(frames)} frames ({share:.1f} %)  '
-    f'{values("frames_per_second", _large)}/s '
-    f'(long {values("frames_per_second_long", _large)}/s)  '
+    f'{formatting.large(frames)} frames ({share:.1f} %)  '
+    f'{values("frames_per_second", formatting.large)}/s '
+    f'(long {values("frames_per_second_long", formatting.large)}/s)  '
     f'return {values("episode_return")}  '
-    f'left {values("time_left", _duration)}'
+    f'left {values("time_left", formatting.duration)}'
   )
   system = (
     f'lag {values("policy_lag_mean")} max {values("policy_lag_max")}  '
-    f'replay {values("replay_size", _large)} '
-    f'queue {values("replay_online", _large)}  '
-    f'wait: learner {values("wait_data", _percent)} '
-    f'actor {values("wait_insert", _percent)}'
+    f'replay {values("replay_size", formatting.large)} '
+    f'queue {values("replay_online", formatting.large)}  '
+    f'wait: learner {values("wait_data", formatting.percent)} '
+    f'actor {values("wait_insert", formatting.percent)}'
   )
   losses = (
     f'loss {values("loss/total")} (policy {values("loss/policy")} '
     f'value {values("loss/value")} entropy {values("loss/entropy")})  '
-    f'rejected {values("loss/rejected", _percent)}  grad {values("grad_norm")}'
+    f'rejected {values("loss/rejected", formatting.percent)}  '
+    f'grad {values("grad_norm")}'
   )
   return [progress, system, losses, *_meta_line(row, values)]
 
@@ -191,9 +185,9 @@ def evaluation_lines(row: Row | None) -> list[str]:
     return []
   values = _Values(row)
   return [
-    f'evaluation at {_large(row.get("num_frames", 0))}: '
+    f'evaluation at {formatting.large(row.get("num_frames", 0))}: '
     f'{values("mean_return")} +- {values("std_return")}  '
-    f'human-normalised {values("human_normalized_score", _percent)}'
+    f'human-normalised {values("human_normalized_score", formatting.percent)}'
   ]
 
 
@@ -238,26 +232,3 @@ class _Values:
     if not isinstance(value, int | float) or math.isnan(value):
       return '-'
     return form(value)
-
-
-def _large(value: float) -> str:
-  """1234567 -> '1.23M'."""
-  for size, suffix in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-    if abs(value) >= size:
-      return f'{value / size:.3g}{suffix}'
-  return f'{value:.3g}'
-
-
-def _percent(value: float) -> str:
-  return f'{100 * value:.0f} %'
-
-
-def _duration(seconds: float) -> str:
-  """3723 -> '1h02m'."""
-  if math.isinf(seconds):
-    return '-'
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours}h{minutes:02d}m'
-  return f'{minutes}m{seconds:02d}s'

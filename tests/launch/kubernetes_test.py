@@ -111,7 +111,7 @@ def test_a_run_is_checked_by_the_cluster_and_then_applied(fake, workdir):
 def test_without_kubectl_the_command_is_said(workdir, monkeypatch, tmp_path):
   monkeypatch.setenv('PATH', str(tmp_path))
   status, said = _launch(workdir)
-  assert status == 0
+  assert status == 1
   assert 'no kubectl' in said
   assert f'kubectl apply --filename={workdir}/kubernetes' in said
   assert sorted(path.name for path in (workdir / 'kubernetes').iterdir()) == [
@@ -125,7 +125,7 @@ def test_without_kubectl_the_command_is_said(workdir, monkeypatch, tmp_path):
 def test_without_a_cluster_the_command_is_said(fake, workdir):
   fake.answer({'/version': (1, 'The connection was refused', 0)})
   status, said = _launch(workdir)
-  assert status == 0
+  assert status == 1
   assert 'no cluster can be reached' in said
   assert 'The connection was refused' in said
   assert f'kubectl apply --filename={workdir}/kubernetes' in said
@@ -139,7 +139,7 @@ def test_a_cluster_that_does_not_answer_is_not_waited_for(
   monkeypatch.setattr(kubectl, '_COMMAND_TIMEOUT_S', 1)
   fake.answer({'/version': (0, '', 60)})
   status, said = _launch(workdir)
-  assert status == 0
+  assert status == 1
   assert 'has not ended within 1 s' in said
   assert 'Not applied' in said
 
