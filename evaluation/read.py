@@ -12,6 +12,10 @@ class RecordsError(Exception):
   """Records that are asked for do not exist; says which, and what there is."""
 
 
+class NoRowsError(RecordsError):
+  """Nothing has been recorded yet."""
+
+
 class Run(NamedTuple):
   """What a run has recorded so far."""
 
@@ -31,7 +35,8 @@ def read_records(workdir: str, name: str) -> pd.DataFrame:
     NaN.
 
   Raises:
-    RecordsError: there is no such run, or it has no such rows.
+    NoRowsError: it has no such rows yet.
+    RecordsError: there is no such run, or its records are damaged.
   """
   if not os.path.isdir(workdir):
     raise RecordsError(f'there is no run folder {workdir!r}')
@@ -43,9 +48,11 @@ def read_records(workdir: str, name: str) -> pd.DataFrame:
     present = sorted(
       entry for entry in os.listdir(workdir) if entry.endswith('.csv')
     )
-    raise RecordsError(
+    raise NoRowsError(
       f'{workdir!r} has no {name}.csv; it has: {", ".join(present) or "none"}'
     ) from None
+  except UnicodeDecodeError as error:
+    raise RecordsError(f'{path!r} is damaged: {error}') from error
   # A row that is being written ends without a newline.
   whole = text[: text.rfind('\n') + 1]
   try:
@@ -53,9 +60,24 @@ def read_records(workdir: str, name: str) -> pd.DataFrame:
   except pd.errors.EmptyDataError:
     rows = pd.DataFrame()
   except pd.errors.ParserError as error:
-    raise RecordsError(f'{path!r} is damaged: {error}') from error
+    # pandas ends some messages with a newline.
+    message = str(error).strip()
+    raise RecordsError(f'{path!r} is damaged: {message}') from error
   if rows.empty:
-    raise RecordsError(f'{path!r} has no rows yet')
+    raise NoRowsError(f'{path!r} has no rows yet')
+  # Where all rows have more fields than the header, pandas names them by the
+  # first ones.
+  if not isinstance(rows.index, pd.RangeIndex):
+    raise RecordsError(f'{path!r} is damaged: rows are longer than the header')
+  if 'num_frames' not in rows:
+    raise RecordsError(f"{path!r} is damaged: it has no column 'num_frames'")
+  frames = pd.to_numeric(rows['num_frames'], errors='coerce')
+  if frames.isna().any():
+    # The header is line 1.
+    line = int(frames.isna().to_numpy().argmax()) + 2
+    raise RecordsError(
+      f"{path!r} is damaged: line {line} has no number for 'num_frames'"
+    )
   return rows
 
 
@@ -63,31 +85,56 @@ def load_run(workdir: str) -> Run:
   """Reads all of a run.
 
   Raises:
-    RecordsError: there is no such run, or nothing was recorded in it.
+    RecordsError: there is no such run, nothing was recorded in it, or it is
+      damaged.
   """
   found: dict[str, pd.DataFrame] = {}
   problems = []
   for name in ('learner', 'evaluation'):
     try:
       found[name] = read_records(workdir, name)
-    except RecordsError as error:
+    except NoRowsError as error:
       problems.append(str(error))
   if not found:
     raise RecordsError('; '.join(dict.fromkeys(problems)))
   return Run(
     workdir,
-    _read_config(workdir),
+    read_config(workdir),
     found.get('learner'),
     found.get('evaluation'),
   )
 
 
-def _read_config(workdir: str) -> dict[str, Any]:
-  path = os.path.join(workdir, 'config.json')
+def read_config(workdir: str) -> dict[str, Any]:
+  """Reads the resolved configuration of a run; empty if there is none.
+
+  Raises:
+    RecordsError: it is damaged.
+  """
+  return _read_json(workdir, 'config.json', {})
+
+
+def read_starts(workdir: str) -> list[dict[str, Any]]:
+  """Reads what `provenance.json` says of each start of a run, oldest first.
+
+  Raises:
+    RecordsError: it is damaged.
+  """
+  return _read_json(workdir, 'provenance.json', [])
+
+
+def _read_json(workdir: str, name: str, default: Any) -> Any:
+  """Reads a file of the type of `default`, which stands for a missing one."""
+  path = os.path.join(workdir, name)
   try:
     with open(path, encoding='utf-8') as file:
-      return json.load(file)
+      value = json.load(file)
   except FileNotFoundError:
-    return {}
+    return default
   except ValueError as error:
     raise RecordsError(f'{path!r} is not JSON: {error}') from error
+  if not isinstance(value, type(default)):
+    raise RecordsError(
+      f'{path!r} is damaged: it holds a {type(value).__name__}'
+    )
+  return value
