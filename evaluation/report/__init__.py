@@ -1,0 +1,1 @@
+"""The report on runs of Atari: `python -m evaluation.report`."""

@@ -1,0 +1,286 @@
+"""Finds the runs of a report, reads them, and says what is odd about them."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from configs import schema
+from evaluation import read
+
+# What tells the runs of one label apart; in all else they should agree.
+_OWN_FIELDS = ('seed', 'env.game')
+# What changes how a run is carried out, and not what is learned.
+_MACHINERY = (
+  'actors.num_actors',
+  'actors.env_threads',
+  'actors.insert_timeout_s',
+  'actors.parameter_timeout_s',
+  'replay.read_timeout_s',
+  'replay.checkpoint',
+  'learner.',
+  'launch.',
+  'cluster.',
+  'slurm.',
+  'kubernetes.',
+)
+_PARAMETERS = tuple(
+  spec.name for spec in dataclasses.fields(schema.MetaParameters)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run: one game, one seed."""
+
+  label: str
+  folder: str
+  game: str
+  seed: int
+  # Emulator frames that it was asked for.
+  num_frames: int
+  config: Mapping[str, Any]
+  # Rows by `num_frames`, oldest first; None before the first one.
+  learner: pd.DataFrame | None
+  evaluation: pd.DataFrame | None
+  # What provenance.json says of each start.
+  starts: Sequence[Mapping[str, Any]]
+
+  @property
+  def frames_done(self) -> int:
+    """Emulator frames up to its last record."""
+    return max(
+      (
+        int(rows['num_frames'].iloc[-1])
+        for rows in (self.learner, self.evaluation)
+        if rows is not None
+      ),
+      default=0,
+    )
+
+
+class Difference(NamedTuple):
+  """A field of the configuration in which the runs of one label differ."""
+
+  label: str
+  field: str
+  # Folders by value, as text.
+  folders: Mapping[str, Sequence[str]]
+
+  @property
+  def matters(self) -> bool:
+    """Whether it changes what is learned or measured."""
+    return not self.field.startswith(_MACHINERY)
+
+
+class Collection(NamedTuple):
+  """All runs of a report, by label and game, and what is odd about them."""
+
+  runs: Sequence[Run]
+  warnings: Sequence[str]
+  differences: Sequence[Difference]
+
+  @property
+  def labels(self) -> list[str]:
+    """In the order in which they were given."""
+    return list(dict.fromkeys(run.label for run in self.runs))
+
+  @property
+  def games(self) -> list[str]:
+    """In alphabetical order."""
+    return sorted({run.game for run in self.runs})
+
+
+def collect(specs: Sequence[str], group: str = 'meta.mode') -> Collection:
+  """Reads all runs.
+
+  Args:
+    specs: FOLDER or LABEL=FOLDER,FOLDER,...; a folder is a run's, or holds
+      runs at any depth.
+    group: the field of the configuration whose value labels the runs that are
+      given without a label.
+
+  Raises:
+    RecordsError: a folder is no run and holds none, was given twice, or its
+      records are damaged.
+  """
+  runs: list[Run] = []
+  warnings: list[str] = []
+  seen: dict[str, str] = {}
+  for spec in specs:
+    label, separator, folders = spec.rpartition('=')
+    for given in folders.split(','):
+      for folder in _run_folders(given):
+        real = os.path.realpath(folder)
+        if real in seen:
+          # A run that counts twice would make the intervals too narrow.
+          raise read.RecordsError(f'the run {folder!r} is given twice')
+        seen[real] = folder
+        config = read.read_config(folder)
+        if folder != given and _field(config, 'env.game') is None:
+          warnings.append(f'{folder} is left out: it is no run of Atari')
+          continue
+        runs.append(_load(folder, config, label if separator else None, group))
+  if not runs:
+    raise read.RecordsError(f'no run of Atari in: {", ".join(specs)}')
+  warnings += _repeated_seeds(runs)
+  return Collection(runs, warnings, list(_differences(runs)))
+
+
+def meta_columns(run: Run) -> list[str]:
+  """The columns with its hyper-parameters, of all heads, main head first."""
+  if run.learner is None:
+    return []
+  return [
+    column
+    for name in _PARAMETERS
+    for column in run.learner.columns
+    if column.partition('_aux')[0] == f'meta/{name}'
+    and run.learner[column].notna().any()
+  ]
+
+
+def series(
+  rows: pd.DataFrame | None, column: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Frames [n] and values [n] of a column, where it has any; else None."""
+  if rows is None or column not in rows:
+    return None
+  known = rows[rows[column].notna()]
+  if known.empty:
+    return None
+  return known['num_frames'].to_numpy(float), known[column].to_numpy(float)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
+  """Values as text by dotted name, as `meta.mode`."""
+  flat: dict[str, str] = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[f'{prefix}{name}'] = str(value)
+  return flat
+
+
+def _run_folders(given: str) -> list[str]:
+  """The folder itself if it is a run's, else those of all runs below it."""
+  if not os.path.isdir(given):
+    raise read.RecordsError(f'there is no folder {given!r}')
+  if any(
+    os.path.exists(os.path.join(given, name))
+    for name in ('config.json', 'learner.csv')
+  ):
+    return [given]
+  found = []
+  for folder, subfolders, files in os.walk(given):
+    subfolders.sort()
+    if 'config.json' in files:
+      found.append(folder)
+      subfolders.clear()
+  if not found:
+    raise read.RecordsError(
+      f'{given!r} is no run and holds none: there is no config.json in it'
+    )
+  return found
+
+
+def _load(
+  folder: str, config: Mapping[str, Any], label: str | None, group: str
+) -> Run:
+  values: dict[str, Any] = {}
+  for name, kind in (('env.game', str), ('seed', int), ('num_frames', int)):
+    value = _field(config, name)
+    if not isinstance(value, kind):
+      raise read.RecordsError(
+        f'{os.path.join(folder, "config.json")!r} does not say {name!r}'
+        if config
+        else f'{folder!r} has no config.json, which says the game'
+      )
+    values[name] = value
+  if label is None:
+    value = _field(config, group)
+    if value is None:
+      raise read.RecordsError(
+        f'the configuration of {folder!r} has no field {group!r}'
+      )
+    label = str(value)
+  return Run(
+    label=label,
+    folder=folder,
+    game=values['env.game'],
+    seed=values['seed'],
+    num_frames=values['num_frames'],
+    config=config,
+    learner=_rows(folder, 'learner', 'episode_return'),
+    evaluation=_rows(folder, 'evaluation', 'mean_return'),
+    starts=read.read_starts(folder),
+  )
+
+
+def _rows(folder: str, name: str, score: str) -> pd.DataFrame | None:
+  """Keeps the columns that a report needs: 171 whole runs are gigabytes."""
+  wanted = ('num_frames', score)
+  try:
+    rows = read.read_records(folder, name)
+  except read.NoRowsError:
+    return None
+  names = [
+    column
+    for column in map(str, rows.columns)
+    if column in wanted
+    or column.removeprefix('meta/').partition('_aux')[0] in _PARAMETERS
+  ]
+  rows = rows[names].copy()
+  path = os.path.join(folder, f'{name}.csv')
+  for column in rows.columns:
+    if not pd.api.types.is_numeric_dtype(rows[column]):
+      raise read.RecordsError(
+        f'{path!r} is damaged: {column!r} holds what is no number'
+      )
+  if not rows['num_frames'].is_monotonic_increasing:
+    raise read.RecordsError(f"{path!r} is damaged: 'num_frames' goes back")
+  return rows
+
+
+def _field(config: Mapping[str, Any], field: str) -> Any:
+  value: Any = config
+  for name in field.split('.'):
+    if not isinstance(value, Mapping) or name not in value:
+      return None
+    value = value[name]
+  return value
+
+
+def _repeated_seeds(runs: Sequence[Run]) -> Iterator[str]:
+  folders: dict[tuple[str, str, int], list[str]] = {}
+  for run in runs:
+    key = (run.label, run.game, run.seed)
+    folders.setdefault(key, []).append(run.folder)
+  for (label, game, seed), repeated in folders.items():
+    if len(repeated) > 1:
+      yield (
+        f'{label}, {game}: seed {seed} was run {len(repeated)} times, and '
+        f'each counts as a seed of its own: {", ".join(repeated)}'
+      )
+
+
+def _differences(runs: Sequence[Run]) -> Iterator[Difference]:
+  """Compares the configurations of all runs of a label, field by field."""
+  by_label: dict[str, list[Run]] = {}
+  for run in runs:
+    by_label.setdefault(run.label, []).append(run)
+  for label, group in by_label.items():
+    flat = {run.folder: flatten(run.config) for run in group}
+    fields = dict.fromkeys(name for values in flat.values() for name in values)
+    for name in fields:
+      if name in _OWN_FIELDS:
+        continue
+      folders: dict[str, list[str]] = {}
+      for folder, values in flat.items():
+        folders.setdefault(values.get(name, 'missing'), []).append(folder)
+      if len(folders) > 1:
+        yield Difference(label, name, folders)

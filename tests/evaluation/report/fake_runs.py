@@ -1,0 +1,45 @@
+"""Makes small folders of runs."""
+
+import json
+
+import pandas as pd
+
+
+def make(
+  folder,
+  game='pong',
+  seed=1,
+  mode='bmg',
+  num_frames=1000,
+  returns=((500, 0.0), (960, 1.0), (1000, 3.0)),
+  evaluations=((1000, 8.0),),
+  meta=True,
+  **config,
+):
+  """Makes a run with these (frames, training return); returns its folder."""
+  folder.mkdir(parents=True)
+  config = {
+    'seed': seed,
+    'num_frames': num_frames,
+    'env': {'game': game},
+    'meta': {'mode': mode},
+    **config,
+  }
+  (folder / 'config.json').write_text(json.dumps(config))
+  start = {
+    'python': '3.10.13',
+    'packages': {'jax': '0.6.2'},
+    'git': {'revision': 'abcdef0123456789', 'dirty': False},
+    'platform': 'Linux <5>',
+  }
+  (folder / 'provenance.json').write_text(json.dumps([start]))
+  rows = pd.DataFrame(returns, columns=['num_frames', 'episode_return'])
+  if meta:
+    rows['meta/discount'] = 0.991
+    rows['meta/discount_aux1'] = 0.95
+    rows['meta/grad_norm'] = 0.5
+  rows.to_csv(folder / 'learner.csv', index=False)
+  if evaluations:
+    rows = pd.DataFrame(evaluations, columns=['num_frames', 'mean_return'])
+    rows.to_csv(folder / 'evaluation.csv', index=False)
+  return str(folder)
