@@ -123,12 +123,21 @@ def median_curves(
 
 
 def meta_parameters(
-  runs: Mapping[str, Sequence[collect.Run]], look: Looks, name: str
+  runs: Mapping[str, Sequence[collect.Run]],
+  look: Looks,
+  name: str,
+  columns: int,
 ) -> str:
   """Draws each hyper-parameter, as the mean over the runs that got so far.
 
   The band goes from the lowest run to the highest, for the main head. Auxiliary
   heads are dashed and dotted.
+
+  Args:
+    runs: by label.
+    look: of the labels.
+    name: tells the figures of a page apart.
+    columns: panels side by side, at most.
 
   Returns:
     SVG, or nothing if none was recorded.
@@ -146,9 +155,9 @@ def meta_parameters(
   ]
   if not names:
     return ''
-  num_columns = min(3, len(names))
+  num_columns = min(columns, len(names))
   num_rows = -(-len(names) // num_columns)
-  figure = figure_lib.Figure(figsize=(2.9 * num_columns, 1.9 * num_rows))
+  figure = figure_lib.Figure(figsize=(2.6 * num_columns, 1.8 * num_rows))
   with matplotlib.rc_context(_STYLE):
     for index, parameter in enumerate(names):
       axis = figure.add_subplot(num_rows, num_columns, index + 1)
@@ -161,10 +170,10 @@ def meta_parameters(
       axis.ticklabel_format(axis='y', useOffset=False)
       _axis_of_frames(axis)
     figure.subplots_adjust(
-      left=0.1,
+      left=0.3 / num_columns,
       right=0.985,
-      top=1 - 0.22 / (1.9 * num_rows),
-      bottom=0.25 / (1.9 * num_rows),
+      top=1 - 0.22 / (1.8 * num_rows),
+      bottom=0.25 / (1.8 * num_rows),
       wspace=0.42,
       hspace=0.42,
     )

@@ -85,7 +85,7 @@ def meta_parameters(
     label: [run for run in found.collection.runs if run.label == label]
     for label in found.collection.labels
   }
-  picture = figures.meta_parameters(runs, look, 'meta')
+  picture = figures.meta_parameters(runs, look, 'meta', columns=3)
   if not picture:
     body = page.paragraph('No run has recorded any.')
   else:
@@ -115,7 +115,7 @@ def _card(
 ) -> page.Markup:
   runs = found.runs_of_game(game)
   curves = figures.learning_curves(game, runs, look, f'curve-{game}')
-  meta = figures.meta_parameters(runs, look, f'meta-{game}')
+  meta = figures.meta_parameters(runs, look, f'meta-{game}', columns=2)
   rows = [
     (
       label,
@@ -180,7 +180,7 @@ def _with_range(score: scores.GameScore) -> page.Markup:
   if not score.finished:
     parts.insert(0, page.tag('span', 'so far', class_='tag'))
   if len(values) > 1:
-    ends = (text.score(value) for value in (values.min(), values.max()))
+    ends = (text.short(value) for value in (values.min(), values.max()))
     parts.append(page.tag('small', ' to '.join(ends)))
   return page.join(parts)
 
@@ -200,6 +200,6 @@ def _done(score: scores.GameScore) -> page.Markup:
   return page.join(
     [
       f'{100.0 * float(np.mean(shares)):.0f} %',
-      page.tag('small', f'{whole}/{len(runs)} runs'),
+      page.tag('small', f'{whole}/{len(runs)}'),
     ]
   )

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation import atari_scores
 from evaluation.report import __main__ as report
-from evaluation.report import figures, page, results
+from evaluation.report import aggregate, figures, page, results, text
 from tests.evaluation.report import fake_runs
 
 
@@ -77,8 +77,8 @@ def made(tmp_path_factory):
 
 
 def test_the_page_is_whole_and_loads_nothing(made):
-  text = (made / 'report.html').read_text()
-  tree = _check_page(text)
+  content = (made / 'report.html').read_text()
+  tree = _check_page(content)
   assert '<b> & "c"' in _words(tree)
   anchors = {e.attrib['id'] for e in tree.iter() if 'id' in e.attrib}
   assert {'progress', 'statistics', 'published', 'game-pong'} <= anchors
@@ -197,7 +197,9 @@ def test_numbers_on_axes_are_not_shortened(tmp_path):
   folder = fake_runs.make(tmp_path / 'a')
   run = report.collect.collect([folder]).runs[0]
   run.learner['meta/discount'] = [0.991, 0.9925, 0.994]
-  picture = figures.meta_parameters({'bmg': [run]}, figures.looks(['bmg']), 'x')
+  picture = figures.meta_parameters(
+    {'bmg': [run]}, figures.looks(['bmg']), 'x', 2
+  )
   texts = re.findall(r'<text[^>]*>([^<]*)<', picture)
   ticks = [float(text) for text in texts if re.fullmatch(r'0\.\d+', text)]
   assert len(set(ticks)) >= 3
@@ -251,3 +253,14 @@ def test_runs_or_published_scores_are_asked_for(argv, capsys):
   with pytest.raises(SystemExit, match='2'):
     report.main(argv)
   assert 'either runs or --published' in capsys.readouterr().err
+
+
+def test_numbers_are_written_for_people():
+  assert text.percent(1.918) == '191.8 %'
+  assert text.percent(float('nan')) == text.score(float('nan')) == '-'
+  assert text.interval(aggregate.Estimate(1.0, 0.5, 12.0)) == '50.0 to 1,200.0'
+  assert text.interval(aggregate.Estimate(1.0)) == ''
+  assert (text.score(-20.66), text.score(12345.6)) == ('-20.7', '12,346')
+  assert (text.frames(2_500_000), text.frames(480)) == ('2.5M', '480')
+  assert (text.short(-20.66), text.short(25_123.0)) == ('-20.7', '25.1k')
+  assert (text.span([3, 1]), text.span([3])) == ('1 to 3', '3')
