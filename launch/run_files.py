@@ -108,7 +108,8 @@ def lock_owner(workdir: str) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes `value` so that no reader ever sees half of it."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  # Not by the process number, which processes on other machines may share.
+  temporary = path.with_name(f'.{path.name}.{os.urandom(4).hex()}')
   temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)
 

@@ -15,7 +15,6 @@ import argparse
 import math
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -175,10 +174,7 @@ def _await_config(workdir: str) -> Any:
   path = run_files.config(workdir)
   given = os.environ.get('BMG_CONFIG_FILE')
   if given:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(f'{path}.{os.getpid()}')
-    shutil.copyfile(given, temporary)
-    os.replace(temporary, path)
+    run_files.write_json(path, run_files.read_json(pathlib.Path(given)))
   until = time.monotonic() + _CONFIG_TIMEOUT_S
   while (config := run_files.read_json(path)) is None:
     if time.monotonic() > until:
