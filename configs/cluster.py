@@ -50,6 +50,8 @@ class Cluster:
   # saves `notice_s` before, and goes on in a new job.
   time_limit_minutes: int = 0
   notice_s: float = 120.0
+  # How often actors whose run has paused ask Slurm whether it will go on.
+  patience_s: float = 60.0
 
   def __post_init__(self) -> None:
     for name in ('replay', 'learner', 'evaluator', 'actor'):
@@ -60,7 +62,7 @@ class Cluster:
     group = checks.GroupChecker('cluster', self)
     group.at_least(1, 'actors_per_task')
     group.at_least(0, 'time_limit_minutes')
-    group.positive('notice_s')
+    group.positive('notice_s', 'patience_s')
     checks.check(
       self.time_limit_minutes == 0
       or self.notice_s < 60 * self.time_limit_minutes,

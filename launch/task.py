@@ -27,8 +27,6 @@ from launch import address_book, plan, run_files, slurm_jobs
 _POLL_S = 0.2
 _CONFIG_TIMEOUT_S = 60.0
 _RESTART_DELAY_S = 1.0
-# A launch that has paused for so long may have lost its job.
-_PATIENCE_S = 60.0
 _MARGIN_S = 10.0
 # Full games take long on few cores; the last evaluation gets this much time.
 _LAST_EVALUATION_S = 900.0
@@ -138,7 +136,7 @@ class Task:
       self._paused_since = math.inf
       return False
     self._paused_since = min(self._paused_since, now)
-    if now - self._paused_since < _PATIENCE_S:
+    if now - self._paused_since < self._config['cluster']['patience_s']:
       return False
     self._paused_since = now
     job = run_files.read_json(run_files.jobs(workdir), {}).get('core_job')

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -41,7 +40,8 @@ def cluster(tmp_path_factory):
     yield cluster
     jobs = cluster.run('squeue', '-h', '-o', '%i').split()
     if jobs:
-      cluster.run('scancel', '--signal=KILL', *jobs)
+      cluster.run('scancel', '--full', '--signal=KILL', *jobs)
+      processes.wait_for(lambda: not cluster.run('squeue', '-h'))
 
 
 class Run:
@@ -124,13 +124,19 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   run.kill('learner-0')
   run.await_progress()
 
-  # As after the loss of a node: the core moves, the actors join it again.
-  cluster.run('scontrol', 'requeue', jobs['core_job'])
-  processes.wait_for(
-    lambda: run_files.launch_number(str(run.workdir)) == 2, timeout_s=120
-  )
-  run.await_progress()
-  assert run.state('actor-0')['state'] == 'running'
+  # As when a node is lost, and when the time is up: the core moves, the actors
+  # join it again.
+  for number, command in (
+    (2, ('scontrol', 'requeue')),
+    (3, ('scancel', '--batch', '--signal=USR1')),
+  ):
+    cluster.run(*command, jobs['core_job'])
+    processes.wait_for(
+      lambda number=number: run_files.launch_number(str(run.workdir)) == number,
+      timeout_s=120,
+    )
+    run.await_progress()
+    assert run.state('actor-0')['state'] == 'running'
 
   # Again, while it runs: refused.
   again = run.command('train', *system_test.SMALL_RUN, *_PLACES)
@@ -155,32 +161,15 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   assert frames.is_unique
 
 
-def test_a_run_goes_on_past_its_time_limit(tmp_path, cluster):
-  run = Run(tmp_path / 'run', cluster)
-  # Slurm's notice comes up to a minute early, or late.
-  run.submit('--cluster.time_limit_minutes=2', '--cluster.notice_s=60')
-  run.await_progress()
-  before = run.frames()
-  processes.wait_for(
-    lambda: run_files.launch_number(str(run.workdir)) == 2, timeout_s=240
-  )
-  processes.wait_for(lambda: run.frames() > before + 500, timeout_s=120)
-  assert run.command('stop').returncode == 0
-  frames = pd.read_csv(run.workdir / 'learner.csv')['num_frames']
-  assert frames.is_monotonic_increasing
-
-
 def test_actors_leave_a_core_job_that_was_cancelled(tmp_path, cluster):
   run = Run(tmp_path / 'run', cluster)
-  jobs = run.submit()
+  jobs = run.submit('--cluster.patience_s=5')
   processes.wait_for(
     lambda: run.state('actor-0').get('state') == 'running', timeout_s=120
   )
   cluster.run('scancel', jobs['core_job'])
   # They first wait whether it comes back.
-  start = time.monotonic()
-  processes.wait_for(run.is_over, timeout_s=240)
-  assert time.monotonic() - start > 30
+  processes.wait_for(run.is_over, timeout_s=120)
   assert (
     'leaving'
     in (run.workdir / 'slurm' / f'actors-{jobs["actor_job"]}-0.log').read_text()

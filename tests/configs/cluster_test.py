@@ -11,6 +11,7 @@ from configs import base, checks, schema
     ('cluster.replay.accelerators', -1),
     ('cluster.actors_per_task', 0),
     ('cluster.time_limit_minutes', -1),
+    ('cluster.patience_s', 0.0),
     ('slurm.options', ('node7',)),
     ('slurm.options', ('--exclude=a\n#SBATCH -x',)),
     ('slurm.partition', 'a\nb'),
