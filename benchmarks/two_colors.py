@@ -1,4 +1,4 @@
-"""Measures two colors on one core, beside the same agent in PyTorch.
+"""Measures two colors on one core, beside its actor-critic in PyTorch.
 
 Usage: python -m benchmarks.two_colors [--seeds=1,5,10] [--agents=ac_fixed]
          [--torch_python=PATH] [--seconds=5] [--repeats=5] [--out=...]
@@ -68,7 +68,7 @@ class Row:
   agent: str
   seeds: int
   rates: tuple[float, ...]
-  # PyTorch's just before each repeat; none if there is no PyTorch.
+  # Of PyTorch's `ac_fixed`, just before each repeat; none without PyTorch.
   torch_rates: tuple[float, ...] = ()
 
   @property
@@ -199,7 +199,13 @@ def _parse_seeds(texts: Sequence[str]) -> list[int]:
 
 def _make_table(rows: Sequence[Row]) -> Table:
   result = Table(title='Steps per second on one core, medians')
-  for title in ('agent', 'seeds', 'steps/s', 'us per step', 'times PyTorch'):
+  for title in (
+    'agent',
+    'seeds',
+    'steps/s',
+    'us per step',
+    'times PyTorch A2C',
+  ):
     result.add_column(title, justify='left' if title == 'agent' else 'right')
   for row in rows:
     ratio = '' if row.ratio is None else f'{row.ratio:.1f}'

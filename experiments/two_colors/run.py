@@ -281,8 +281,8 @@ def _over_seeds(
   """Returns `function` for all seeds at once, each device with its share."""
 
   def local(states: PyTree) -> PyTree:
-    if jax.tree.leaves(states)[0].shape[0] == 1:
-      # XLA is slow at batches of one.
+    if jax.default_backend() == 'cpu':
+      # One after the other: a seed's parameters then stay in a core's cache.
       return jax.lax.map(function, states)
     return jax.vmap(function)(states)
 
