@@ -31,7 +31,7 @@ _RUNTIME = [
   'psutil',
   'pyyaml>=6',
   'rich',
-  'rliable==1.2.0',
+  'rliable==1.0.8',
   'scikit-learn>=1.5,<1.8',
   'scipy',
   'setuptools<80',
