@@ -12,9 +12,8 @@ import random
 import re
 import socket
 import struct
-import subprocess
 
-from launch import plan, run_files
+from launch import commands, plan, run_files
 
 LOCAL_HOST = 'localhost'
 # How nodes know where servers are, says the environment variable BMG_ADDRESSES:
@@ -130,14 +129,10 @@ def _interface_address(interface: str) -> str:
 def _slurm_address(node: str) -> str | None:
   """Asks Slurm for the address of a node whose name does not resolve."""
   try:
-    answer = subprocess.run(
-      ['scontrol', '-o', 'show', 'node', node],
-      capture_output=True,
-      check=True,
-      text=True,
-      timeout=_COMMAND_TIMEOUT_S,
-    ).stdout
-  except (OSError, subprocess.SubprocessError):
+    answer = commands.call(
+      ['scontrol', '-o', 'show', 'node', node], _COMMAND_TIMEOUT_S
+    )
+  except commands.CommandError:
     return None
   found = re.search(r'\bNodeAddr=(\S+)', answer)
   return found and found.group(1)

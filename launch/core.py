@@ -18,6 +18,7 @@ from configs import schema
 from launch import (
   address_book,
   cli,
+  commands,
   local,
   plan,
   run_files,
@@ -87,7 +88,7 @@ def _dismiss(workdir: str, run: local.LocalRun) -> None:
         slurm_jobs.cancel(jobs['actor_job'])
     elif run.was_noticed and 'SLURM_JOB_ID' in os.environ:
       slurm_jobs.requeue(os.environ['SLURM_JOB_ID'])
-  except slurm_jobs.SlurmError as error:
+  except commands.CommandError as error:
     print(error, file=sys.stderr)
 
 

@@ -1,19 +1,16 @@
 """Speaks to a cluster through kubectl, with a deadline on every call."""
 
 import pathlib
-import subprocess
+
+from launch import commands
 
 # In which a JobSet stays.
 FINAL_STATES = ('Completed', 'Failed')
-_JOB_SETS = 'jobsets.jobset.x-k8s.io'
+JOB_SETS = 'jobsets.jobset.x-k8s.io'
 _REQUEST_TIMEOUT_S = 15
 _COMMAND_TIMEOUT_S = 60
 # Pods are given time to save.
 _DELETE_TIMEOUT_S = 300
-
-
-class KubectlError(RuntimeError):
-  """The cluster refuses, or does not answer in time; says what it said."""
 
 
 def apply_command(folder: pathlib.Path) -> list[str]:
@@ -31,9 +28,9 @@ class Kubectl:
     """Returns why no cluster can be reached; None if one can."""
     try:
       _run(['kubectl', 'get', '--raw=/version'], _REQUEST_TIMEOUT_S)
-    except FileNotFoundError:
+    except commands.MissingCommandError:
       return 'there is no kubectl on this machine'
-    except KubectlError as error:
+    except commands.CommandError as error:
       return f'no cluster can be reached ({error})'
     return None
 
@@ -41,11 +38,11 @@ class Kubectl:
     """Returns a terminal state, '' before, or None if there is no such JobSet.
 
     Raises:
-      KubectlError: the cluster refuses to tell; it may not know JobSets.
+      CommandError: the cluster refuses to tell; it may not know JobSets.
     """
     answer = _run(
       [
-        *('kubectl', f'--namespace={self.namespace}', 'get', _JOB_SETS, name),
+        *('kubectl', f'--namespace={self.namespace}', 'get', JOB_SETS, name),
         '--ignore-not-found',
         '--output=jsonpath={.metadata.name}/{.status.terminalState}',
       ],
@@ -57,11 +54,11 @@ class Kubectl:
     """Deletes a JobSet and waits until its pods are gone.
 
     Raises:
-      KubectlError: the cluster refuses, or takes too long.
+      CommandError: the cluster refuses, or takes too long.
     """
     _run(
       [
-        *('kubectl', f'--namespace={self.namespace}', 'delete', _JOB_SETS),
+        *('kubectl', f'--namespace={self.namespace}', 'delete', JOB_SETS),
         *(name, '--ignore-not-found', '--cascade=foreground', '--wait=true'),
       ],
       _DELETE_TIMEOUT_S,
@@ -75,7 +72,7 @@ class Kubectl:
       dry_run: only has the server check them.
 
     Raises:
-      KubectlError: the cluster refuses them, or does not answer.
+      CommandError: the cluster refuses them, or does not answer.
     """
     command = apply_command(folder)
     if dry_run:
@@ -87,23 +84,12 @@ def _run(command: list[str], request_timeout_s: int) -> str:
   """Runs kubectl; returns what it prints.
 
   Raises:
-    FileNotFoundError: there is none.
-    KubectlError: it fails, or takes too long.
+    MissingCommandError: there is none.
+    CommandError: it fails, or takes too long.
   """
-  # Each of its requests has the one deadline, all together have the other.
-  timeout_s = request_timeout_s + _COMMAND_TIMEOUT_S
-  name = f'kubectl {command[1].partition("=")[0]}'
-  try:
-    return subprocess.run(
-      [*command, f'--request-timeout={request_timeout_s}s'],
-      check=True,
-      capture_output=True,
-      stdin=subprocess.DEVNULL,
-      text=True,
-      timeout=timeout_s,
-    ).stdout.strip()
-  except subprocess.TimeoutExpired as error:
-    raise KubectlError(f'{name} has not ended within {timeout_s} s') from error
-  except subprocess.CalledProcessError as error:
-    said = ' '.join(error.stderr.split()) or f'exit status {error.returncode}'
-    raise KubectlError(f'{name}: {said}') from error
+  return commands.call(
+    [*command, f'--request-timeout={request_timeout_s}s'],
+    # Each of its requests has the one deadline, all together have the other.
+    request_timeout_s + _COMMAND_TIMEOUT_S,
+    name=f'kubectl {command[1].partition("=")[0]}',
+  )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import yaml
 
 from configs import schema
-from launch import cli, dns, kubectl, manifests
+from launch import cli, commands, dns, kubectl, manifests
 
 
 def launch(
@@ -58,7 +58,7 @@ def launch(
     # The whole is checked by the server before any of it is there.
     cluster.apply(folder, dry_run=True)
     cluster.apply(folder)
-  except kubectl.KubectlError as error:
+  except commands.CommandError as error:
     say(f'error: {error}')
     return 1
   _say_applied(config, name, say)
@@ -119,7 +119,7 @@ def _clear_the_way(cluster: kubectl.Kubectl, name: str) -> None:
 
   Raises:
     UsageError: the earlier launch is not over.
-    KubectlError: the cluster refuses to tell, or to remove it.
+    CommandError: the cluster refuses to tell, or to remove it.
   """
   state = cluster.job_set_state(name)
   if state is None:

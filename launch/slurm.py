@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from configs import checks, schema
-from launch import cli, plan, run_files, slurm_jobs
+from launch import cli, commands, plan, run_files, slurm_jobs
 
 CORE_GROUPS = (plan.REPLAY, plan.LEARNER, plan.EVALUATOR)
 # Announces that the core job's time is nearly up.
@@ -113,7 +113,7 @@ def launch(
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_text(text, encoding='utf-8')
       jobs[name] = slurm_jobs.submit(path)
-  except slurm_jobs.SlurmError as error:
+  except commands.CommandError as error:
     for job in jobs.values():
       slurm_jobs.cancel(job)
     raise cli.UsageError(str(error)) from error
@@ -146,7 +146,7 @@ def _check_not_running(workdir: str) -> None:
   jobs = run_files.read_json(run_files.jobs(workdir), {})
   try:
     running = {job: slurm_jobs.state(job) for job in jobs.values()}
-  except slurm_jobs.SlurmError as error:
+  except commands.CommandError as error:
     raise cli.UsageError(str(error)) from error
   for job, state in running.items():
     if state is not None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from launch import cli, run_files, slurm_jobs
+from launch import cli, commands, run_files, slurm_jobs
 
 _POLL_S = 0.5
 
@@ -48,10 +48,10 @@ def main(argv: Sequence[str]) -> int:
     else:
       print(f'Not running: {workdir}')
       return 0
-  except slurm_jobs.SlurmError as error:
+    timeout_s: float = flag_values['timeout_s'].value or 0.0
+    return _await_end(workdir, jobs, timeout_s)
+  except commands.CommandError as error:
     raise cli.UsageError(str(error)) from error
-  timeout_s: float = flag_values['timeout_s'].value or 0.0
-  return _await_end(workdir, jobs, timeout_s)
 
 
 def _stop_local(workdir: str) -> None:

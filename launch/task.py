@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launch import address_book, plan, run_files, slurm_jobs
+from launch import address_book, commands, plan, run_files, slurm_jobs
 
 _POLL_S = 0.2
 _CONFIG_TIMEOUT_S = 60.0
@@ -144,7 +144,7 @@ class Task:
       return False
     try:
       return slurm_jobs.state(job) is None
-    except slurm_jobs.SlurmError as error:
+    except commands.CommandError as error:
       print(error, flush=True)
       return False
 

@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import schema
-from launch import cli, local
+from launch import cli, commands, local
 from launch.sweep import (
   cells,
   folder,
@@ -238,7 +238,7 @@ def _queue(config: schema.Config, launcher: str) -> queues.Queue | None:
   )
   try:
     queue.check()
-  except queues.QueueError as error:
+  except commands.CommandError as error:
     raise cli.UsageError(f'--launcher={launcher}: {error}') from error
   return queue
 

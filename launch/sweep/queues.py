@@ -1,21 +1,15 @@
 """What the scheduler of a cluster knows about the jobs of runs."""
 
 import getpass
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from launch import dns, run_files
+from launch import commands, dns, kubectl, run_files
 
 _PERIOD_S = 15.0
-_COMMAND_TIMEOUT_S = 60.0
-_JOB_SETS = 'jobsets.jobset.x-k8s.io'
-
-
-class QueueError(RuntimeError):
-  """The scheduler does not answer; says what its command said."""
+_TIMEOUT_S = 60.0
 
 
 class Look(NamedTuple):
@@ -32,7 +26,7 @@ class Queue(Protocol):
   """Looks at the jobs of all runs at once, and not too often."""
 
   def check(self) -> None:
-    """Raises `QueueError` where the scheduler cannot be reached."""
+    """Raises `CommandError` where the scheduler cannot be reached."""
 
   def look(self, workdir: str) -> Look:
     """Returns what was seen last of the jobs of the run in `workdir`."""
@@ -60,17 +54,17 @@ class _Snapshot:
     if time.time() - self._tried_at >= self._period_s:
       try:
         self.take()
-      except QueueError:
+      except commands.CommandError:
         return
 
   def take(self) -> None:
     """Looks again.
 
     Raises:
-      QueueError: the scheduler does not answer.
+      CommandError: the scheduler does not answer.
     """
     self._tried_at = now = time.time()
-    self.lines = frozenset(_call(self._command).split())
+    self.lines = frozenset(commands.call(self._command, _TIMEOUT_S).split())
     self.time = now
 
 
@@ -117,7 +111,7 @@ class KubernetesQueue:
     self._kubectl = ('kubectl', f'--namespace={namespace}')
     output = '{range .items[*]}{.metadata.name}/{.status.terminalState} {end}'
     self._snapshot = _Snapshot(
-      (*self._kubectl, 'get', _JOB_SETS, f'--output=jsonpath={output}'),
+      (*self._kubectl, 'get', kubectl.JOB_SETS, f'--output=jsonpath={output}'),
       period_s,
     )
 
@@ -137,41 +131,14 @@ class KubernetesQueue:
   def stop_command(self, workdir: str) -> Sequence[str]:
     name = dns.run_name(workdir)
     return (
-      *(*self._kubectl, 'delete', _JOB_SETS, name),
+      *(*self._kubectl, 'delete', kubectl.JOB_SETS, name),
       *('--ignore-not-found', '--wait=false'),
     )
-
-
-def _call(command: Sequence[str]) -> str:
-  """Returns what the command prints.
-
-  Raises:
-    QueueError: it fails, or takes too long.
-  """
-  try:
-    return subprocess.run(
-      command,
-      check=True,
-      capture_output=True,
-      text=True,
-      timeout=_COMMAND_TIMEOUT_S,
-    ).stdout
-  except FileNotFoundError as error:
-    raise QueueError(
-      f'there is no command {command[0]!r} on this machine'
-    ) from error
-  except subprocess.TimeoutExpired as error:
-    raise QueueError(
-      f'{command[0]} has not answered in {_COMMAND_TIMEOUT_S:g} s'
-    ) from error
-  except subprocess.CalledProcessError as error:
-    said = ' '.join(error.stderr.split()) or f'exit status {error.returncode}'
-    raise QueueError(f'{command[0]}: {said}') from error
 
 
 def _try_to_call(command: Sequence[str]) -> None:
   """Whoever asks sees from the next look whether it has helped."""
   try:
-    _call(command)
-  except QueueError:
+    commands.call(command, _TIMEOUT_S)
+  except commands.CommandError:
     return
