@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from configs import checks, errors, schema
 
 USAGE_STATUS = 2
+_SHORT_GROUPS = ('cluster', 'kubernetes', 'slurm')
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?$', re.DOTALL)
 _BAD_VALUE = re.compile(r'flag --config\.([^=]+)=(.*?): ', re.DOTALL)
 
@@ -94,8 +95,17 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
 def parse_with_config(
   flag_values: flags.FlagValues, argv: Sequence[str]
 ) -> schema.Config:
-  """Parses `argv` with a recipe for training; see `parse_with_recipe`."""
-  return parse_with_recipe(flag_values, argv, TRAINING)
+  """Parses `argv` with a recipe for training; see `parse_with_recipe`.
+
+  Of the groups that say where a run goes, fields may be set without `config.`.
+  """
+  config = parse_with_recipe(flag_values, _expand_groups(argv), TRAINING)
+  if ':' in config.meta.matching:
+    # Imports JAX, which launchers can else do without.
+    from learner import matching
+
+    matching.get_function(config.meta.matching)
+  return config
 
 
 def parse_with_recipe(
@@ -141,14 +151,9 @@ def parse_with_recipe(
   return kind.build(flag_values['config'].value)
 
 
-def expand_groups(argv: Sequence[str], groups: Sequence[str]) -> list[str]:
-  """Lets --slurm.partition=... stand for --config.slurm.partition=...
-
-  Args:
-    argv: the command line, with the program's name first.
-    groups: of the configuration that may stand alone.
-  """
-  short = re.compile(rf'--?((?:{"|".join(groups)})\..+)', re.DOTALL)
+def _expand_groups(argv: Sequence[str]) -> list[str]:
+  """Lets --slurm.partition=... stand for --config.slurm.partition=..."""
+  short = re.compile(rf'--?((?:{"|".join(_SHORT_GROUPS)})\..+)', re.DOTALL)
   return [
     f'--config.{match.group(1)}'
     if (match := short.fullmatch(argument))

@@ -48,21 +48,6 @@ def is_valid_name(name: str) -> bool:
   return len(name) <= MAX_NAME and _VALID_NAME.fullmatch(name) is not None
 
 
-def num_pods(config: Mapping[str, Any], group: str) -> int:
-  """Returns how many pods `group` has.
-
-  Args:
-    config: the run's configuration as saved in config.json.
-    group: a key of `plan.GROUPS`.
-  """
-  if group != plan.ACTOR:
-    return 1
-  # The last one may have fewer actors than the others.
-  return -(
-    -config['actors']['num_actors'] // config['cluster']['actors_per_task']
-  )
-
-
 def port(group: str) -> int:
   """Returns the port that the servers of `group` listen on.
 
@@ -96,7 +81,7 @@ def address(
     ValueError: the group's nodes serve nothing, or there is no such node.
   """
   group_port = port(label)
-  if not 0 <= index < num_pods(config, label):
+  if not 0 <= index < plan.num_tasks(config, label):
     raise ValueError(f'there is no node {label}-{index}')
   # Actors alone share pods, and they serve nothing.
   return f'{host(run_name, label, index)}:{group_port}'

@@ -3,7 +3,6 @@
 import dataclasses
 import fcntl
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from configs import schema
-from launch import address_book, plan, run_files
+from launch import address_book, plan, resources, run_files
 
 _POLL_S = 0.2
 # Full games take long on few cores; the last evaluation gets this much time.
@@ -140,8 +139,6 @@ class LocalRun:
       self._supervisors[node] = self._start_supervisor(node)
 
   def _start_supervisor(self, node: plan.NodeId) -> subprocess.Popen[bytes]:
-    root = str(pathlib.Path(__file__).resolve().parent.parent)
-    inherited = os.environ.get('PYTHONPATH')
     return subprocess.Popen(
       [
         *self._placement.prefix(node),
@@ -158,10 +155,7 @@ class LocalRun:
         *self._node_command,
       ],
       stdin=subprocess.DEVNULL,
-      env={
-        **os.environ,
-        'PYTHONPATH': root + (os.pathsep + inherited if inherited else ''),
-      },
+      env={**os.environ, 'PYTHONPATH': resources.python_path(os.environ)},
       # A terminal's Ctrl-C reaches this process alone.
       start_new_session=True,
       # The folder stays locked until the last supervisor has gone, even if

@@ -137,7 +137,7 @@ def check(config: schema.Config) -> None:
     'must be 0: Kubernetes would fail the run, instead of going on with it',
   )
   checks.check(
-    dns.num_pods(schema.to_dict(config), plan.ACTOR) <= _MAX_PODS,
+    plan.num_tasks(schema.to_dict(config), plan.ACTOR) <= _MAX_PODS,
     'actors.num_actors',
     config.actors.num_actors,
     f'makes more than {_MAX_PODS} pods; raise cluster.actors_per_task',
@@ -229,7 +229,7 @@ def _job_set(config: schema.Config, run_name: str) -> Manifest:
 
 def _job(config: schema.Config, run_name: str, group: str) -> Manifest:
   restart_always = plan.GROUPS[group].restart_always
-  num_pods = dns.num_pods(schema.to_dict(config), group)
+  num_pods = plan.num_tasks(schema.to_dict(config), group)
   evictable = restart_always and (
     group != plan.ACTOR or config.cluster.preemptible_actors
   )

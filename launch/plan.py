@@ -5,6 +5,7 @@ kept apart from `launch.program`: standard library only, and quick to import.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 REPLAY = 'replay'
@@ -59,4 +60,19 @@ def nodes(config: Any) -> tuple[NodeId, ...]:
     NodeId(group, index)
     for group, count in counts.items()
     for index in range(count)
+  )
+
+
+def num_tasks(config: Mapping[str, Any], group: str) -> int:
+  """Returns how many tasks a cluster divides `group` into.
+
+  Args:
+    config: the run's configuration as saved in config.json.
+    group: a key of `GROUPS`.
+  """
+  if group != ACTOR:
+    return 1
+  # The last one may have fewer actors than the others.
+  return -(
+    -config['actors']['num_actors'] // config['cluster']['actors_per_task']
   )

@@ -5,6 +5,7 @@ nowhere else. Standard library only.
 """
 
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,13 @@ def environment(
     result['JAX_PLATFORMS'] = 'cpu'
     result['CUDA_VISIBLE_DEVICES'] = ''
   return result
+
+
+def python_path(inherited: Mapping[str, str]) -> str:
+  """Returns the PYTHONPATH under which every process finds this source."""
+  root = str(pathlib.Path(__file__).resolve().parent.parent)
+  path = inherited.get('PYTHONPATH')
+  return root + (os.pathsep + path if path else '')
 
 
 def _num_threads(group: str, actors: Mapping[str, Any], num_cores: int) -> int:

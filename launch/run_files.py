@@ -6,7 +6,7 @@ Standard library only: supervisors import it under `python -S`.
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from launch import plan
 
@@ -38,14 +38,27 @@ def launch(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'state', 'launch.json')
 
 
+class Launch(NamedTuple):
+  """One launch of a run."""
+
+  # From 1; 0 if it was never launched.
+  number: int = 0
+  state: str = WAITING
+
+
+def read_launch(workdir: str) -> Launch:
+  """Returns the launch that goes on, or was the last."""
+  return Launch(**read_json(launch(workdir), {}))
+
+
 def launch_number(workdir: str) -> int:
-  """Returns the number of the launch that goes on, or was the last; from 0."""
-  return read_json(launch(workdir), {}).get('number', 0)
+  """Returns the number of the launch that goes on, or was the last."""
+  return read_launch(workdir).number
 
 
 def launch_state(workdir: str) -> str:
-  """Returns one of the launch states; `WAITING` if it was never launched."""
-  return read_json(launch(workdir), {}).get('state', WAITING)
+  """Returns the state of the launch that goes on, or was the last."""
+  return read_launch(workdir).state
 
 
 def begin_launch(workdir: str) -> None:
@@ -53,13 +66,13 @@ def begin_launch(workdir: str) -> None:
   number = launch_number(workdir) + 1
   finished(workdir).unlink(missing_ok=True)
   stop_request(workdir).unlink(missing_ok=True)
-  write_json(launch(workdir), {'number': number, 'state': RUNNING})
+  write_json(launch(workdir), Launch(number, RUNNING)._asdict())
 
 
 def end_launch(workdir: str, state: str) -> None:
   """Ends the launch; with `WAITING`, another one is to follow by itself."""
-  number = launch_number(workdir)
-  write_json(launch(workdir), {'number': number, 'state': state})
+  ended = read_launch(workdir)._replace(state=state)
+  write_json(launch(workdir), ended._asdict())
 
 
 def finished(workdir: str) -> pathlib.Path:

@@ -24,11 +24,6 @@ CORE_GROUPS = (plan.REPLAY, plan.LEARNER, plan.EVALUATOR)
 NOTICE = 'USR1'
 
 
-def num_actor_tasks(config: schema.Config) -> int:
-  """Array tasks that the actors are divided into."""
-  return math.ceil(config.actors.num_actors / config.cluster.actors_per_task)
-
-
 def core_script(config: schema.Config, workdir: str) -> str:
   """Returns the batch script of learner, replay and evaluator."""
   groups = [getattr(config.cluster, group) for group in CORE_GROUPS]
@@ -55,7 +50,7 @@ def actors_script(config: schema.Config, workdir: str) -> str:
   """Returns the batch script of one task of the actors' array."""
   actor, per_task = config.cluster.actor, config.cluster.actors_per_task
   options = [
-    f'--array=0-{num_actor_tasks(config) - 1}',
+    f'--array=0-{_num_actor_tasks(config) - 1}',
     '--ntasks=1',
     f'--cpus-per-task={actor.cpus * per_task}',
     _memory(actor.memory_gb * per_task),
@@ -123,7 +118,7 @@ def launch(
   )
   say(
     f'Submitted: job {jobs["core"]} (learner, replay, evaluator) and array '
-    f'{jobs["actors"]} ({num_actor_tasks(config)} tasks of actors).\n'
+    f'{jobs["actors"]} ({_num_actor_tasks(config)} tasks of actors).\n'
     f'  watch it: python -m launch.watch --workdir={workdir}\n'
     f'  stop it:  python -m launch.stop --workdir={workdir}'
   )
@@ -195,6 +190,10 @@ def _script(
     f'exec {command if isinstance(command, str) else shlex.join(command)}',
   ]
   return '\n'.join(lines) + '\n'
+
+
+def _num_actor_tasks(config: schema.Config) -> int:
+  return plan.num_tasks(schema.to_dict(config), plan.ACTOR)
 
 
 def _script_path(workdir: str, name: str) -> pathlib.Path:

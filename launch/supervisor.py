@@ -82,7 +82,7 @@ class Supervisor:
     self._is_alone = os.environ.get('BMG_ADDRESSES') == address_book.DNS
     if self._address_key is not None and not self._is_alone:
       self._address = f'{host}:{address_book.pick_port(set())}'
-    self._launch_number = 0
+    self._joined = run_files.Launch()
     self._launch_read_at = -math.inf
     # Slurm sends SIGTERM to every process of a job. Nodes are deaf to it there,
     # or replay would be gone before the learner has saved.
@@ -144,35 +144,34 @@ class Supervisor:
     while not self._stop_asked:
       if self._is_alone:
         return True
-      state = run_files.launch_state(self._workdir)
-      if state == run_files.RUNNING:
-        self._join_launch()
+      launch = run_files.read_launch(self._workdir)
+      if launch.state == run_files.RUNNING:
+        self._joined = launch
+        if self._address_key is not None:
+          address_book.publish(self._workdir, self._address_key, self._address)
         return True
-      if state in run_files.FINAL_STATES:
+      if launch.state in run_files.FINAL_STATES:
         return False
       self._say(state=run_files.WAITING)
       time.sleep(_LAUNCH_POLL_S)
     return False
 
-  def _join_launch(self) -> None:
-    self._launch_number = run_files.launch_number(self._workdir)
-    if self._address_key is not None:
-      address_book.publish(self._workdir, self._address_key, self._address)
+  def _next_launch(self) -> run_files.Launch | None:
+    """Looks, every now and then, whether another launch has come.
 
-  def _launch_goes_on(self) -> bool:
-    """Whether the node is still wanted as it is; looks every now and then."""
+    Returns:
+      What there is instead of the launch that the node belongs to; None while
+      that goes on.
+    """
     now = time.monotonic()
     if self._is_alone or now - self._launch_read_at < _LAUNCH_POLL_S:
-      return True
+      return None
     self._launch_read_at = now
-    launch = run_files.read_json(run_files.launch(self._workdir))
-    if launch is None:
-      # Unreadable for the moment, as on a file server that is away.
-      return True
-    return (launch['number'], launch['state']) == (
-      self._launch_number,
-      run_files.RUNNING,
-    )
+    launch = run_files.read_launch(self._workdir)
+    # None at all: unreadable for the moment, as on a file server that is away.
+    if launch in (self._joined, run_files.Launch()):
+      return None
+    return launch
 
   def _start(self) -> None:
     """Starts the node in a process group of its own."""
@@ -217,8 +216,9 @@ class Supervisor:
       if status is not None:
         self._kill_group()
         return status
-      if not self._launch_goes_on():
-        if run_files.launch_state(self._workdir) not in run_files.FINAL_STATES:
+      launch = self._next_launch()
+      if launch is not None:
+        if launch.state not in run_files.FINAL_STATES:
           self._log.write('the launch was interrupted: killed')
           self._kill_group()
           self._child.wait()

@@ -57,13 +57,7 @@ def main(argv: Sequence[str]) -> int:
     'Only print what would be started or submitted.',
     flag_values=flag_values,
   )
-  argv = cli.expand_groups(argv, ('slurm', 'kubernetes', 'cluster'))
   config = cli.parse_with_config(flag_values, argv)
-  if ':' in config.meta.matching:
-    # Imports JAX, which the launcher of processes can else do without.
-    from learner import matching
-
-    matching.get_function(config.meta.matching)
   workdir = flag_values['workdir'].value or run_folder.default_workdir(config)
   launcher = str(flag_values['launcher'].value)
   if launcher == 'kubernetes':

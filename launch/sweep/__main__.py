@@ -50,7 +50,6 @@ def main(
     UsageError, ConfigError: the command line cannot be obeyed.
   """
   flag_values = _define_flags()
-  argv = cli.expand_groups(argv, ('slurm', 'kubernetes', 'cluster'))
   if _asks_for_status(argv):
     cli.parse(flag_values, argv)
     return _show_status(flag_values['workdir'].value)
@@ -60,11 +59,6 @@ def main(
   workdir = args['workdir'] or _default_workdir(settings.recipe)
   if args['status']:
     return _show_status(workdir)
-  if ':' in config.meta.matching:
-    # Imports JAX, which the sweep can else do without.
-    from learner import matching
-
-    matching.get_function(config.meta.matching)
   grid = cells.make_cells(
     workdir,
     settings.games,

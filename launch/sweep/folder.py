@@ -147,7 +147,7 @@ def write(workdir: str, settings: Settings, argv: Sequence[str]) -> None:
 def in_use(workdir: str) -> bool:
   """Whether somebody holds `local.lock` on the folder, of a run or a sweep."""
   try:
-    lock = os.open(pathlib.Path(workdir, 'state', 'lock'), os.O_RDONLY)
+    lock = os.open(run_files.lock(workdir), os.O_RDONLY)
   except OSError:
     return False
   try:

@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from launch import cli, node_log, run_files, supervisor
+from launch import cli, node_log, resources, run_files, supervisor
 from launch.sweep import cells, folder, progress, queues
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _STOPPED_BY_OTHERS = 'was stopped, but not by the sweep'
 # What was told to kill its own is itself killed after so long.
 _KILL_S = 2.0
@@ -84,7 +83,6 @@ def _popen(
   prepare_child: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
   """Starts a command of the cell, with its output in the cell's log."""
-  path = os.environ.get('PYTHONPATH')
   with node_log.NodeLog(train_log(cell)).open_for_start(start) as output:
     return subprocess.Popen(
       command,
@@ -93,7 +91,7 @@ def _popen(
       stderr=subprocess.STDOUT,
       env={
         **os.environ,
-        'PYTHONPATH': str(_ROOT) + (os.pathsep + path if path else ''),
+        'PYTHONPATH': resources.python_path(os.environ),
         **(environment or {}),
       },
       # A terminal's Ctrl-C reaches the sweep alone.

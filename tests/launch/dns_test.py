@@ -40,8 +40,8 @@ def test_what_is_no_server_has_no_address(label, index):
 )
 def test_actors_share_pods(num_actors, actors_per_task, pods):
   config = _config(num_actors=num_actors, actors_per_task=actors_per_task)
-  assert dns.num_pods(config, plan.ACTOR) == pods
-  assert dns.num_pods(config, plan.LEARNER) == 1
+  assert plan.num_tasks(config, plan.ACTOR) == pods
+  assert plan.num_tasks(config, plan.LEARNER) == 1
 
 
 @pytest.mark.parametrize('name', ['breakout', 'pong-bmg-1', 'a', 'x' * 39])

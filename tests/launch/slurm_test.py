@@ -73,7 +73,7 @@ def test_actors_are_cut_into_tasks(tmp_path):
       'actor_options': ('--nice=100',),
     },
   )
-  assert slurm.num_actor_tasks(config) == 3
+  assert plan.num_tasks(schema.to_dict(config), plan.ACTOR) == 3
   options = _options(slurm.actors_script(config, str(tmp_path)))
   assert {
     '--array=0-2',
