@@ -11,7 +11,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 from matplotlib import artist, axes, ticker
 from matplotlib import figure as figure_lib
 
-from configs import schema
+from configs import fields, schema
 from evaluation import figure_style, read
 
 Groups = dict[str, list[read.Run]]
@@ -196,13 +195,11 @@ def _folder_label(folder: str) -> str:
 
 
 def _config_label(run: read.Run, field: str) -> str:
-  value: Any = run.config
-  for name in field.split('.'):
-    if not isinstance(value, dict) or name not in value:
-      raise read.RecordsError(
-        f'the configuration of {run.workdir!r} has no field {field!r}'
-      )
-    value = value[name]
+  value = fields.get(run.config, field)
+  if value is None:
+    raise read.RecordsError(
+      f'the configuration of {run.workdir!r} has no field {field!r}'
+    )
   return str(value)
 
 

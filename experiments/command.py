@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from configs import checks
@@ -48,15 +48,3 @@ def stop_on_signals() -> threading.Event:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, handle)
   return stop
-
-
-def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Returns the fields of nested groups by path, in plain JSON types."""
-  flat: dict[str, Any] = {}
-  for name, value in values.items():
-    path = f'{prefix}.{name}' if prefix else name
-    if isinstance(value, Mapping):
-      flat |= flatten(value, path)
-    else:
-      flat[path] = list(value) if isinstance(value, tuple) else value
-  return flat

@@ -1,17 +1,9 @@
-"""Numbers and times for people, and output that may be closed."""
+"""Shares and times for people, and output that may be closed."""
 
 import math
 import os
 import sys
 from collections.abc import Callable
-
-
-def large(value: float) -> str:
-  """1234567 -> '1.23M'."""
-  for size, suffix in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-    if abs(value) >= size:
-      return f'{value / size:.3g}{suffix}'
-  return f'{value:.3g}'
 
 
 def percent(value: float) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from configs import checks, schema
+from configs import checks, fields, schema
 from launch import cli, run_files
 
 # What a resumed run must share with its checkpoint: who acts in what, and the
@@ -91,9 +91,7 @@ def _has_checkpoints(workdir: str) -> bool:
 
 
 def _check_resumable(field: str, old: Any, new: Any, workdir: str) -> None:
-  if any(
-    field == name or field.startswith(f'{name}.') for name in _FIXED_FIELDS
-  ):
+  if fields.lies_in(field, _FIXED_FIELDS):
     raise checks.ConfigError(
       field,
       new,

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from configs import schema
+from evaluation import numbers
 from launch import formatting, plan, run_files
 
 _REDRAW_S = 0.5
@@ -134,16 +135,16 @@ def training_lines(row: Row | None, total_frames: int) -> list[str]:
   frames = row.get('num_frames', 0)
   share = 100 * min(1.0, frames / total_frames)
   progress = (
-    f'{formatting.large(frames)} frames ({share:.1f} %)  '
-    f'{values("frames_per_second", formatting.large)}/s '
-    f'(long {values("frames_per_second_long", formatting.large)}/s)  '
+    f'{numbers.large(frames)} frames ({share:.1f} %)  '
+    f'{values("frames_per_second", numbers.large)}/s '
+    f'(long {values("frames_per_second_long", numbers.large)}/s)  '
     f'return {values("episode_return")}  '
     f'left {values("time_left", formatting.duration)}'
   )
   system = (
     f'lag {values("policy_lag_mean")} max {values("policy_lag_max")}  '
-    f'replay {values("replay_size", formatting.large)} '
-    f'queue {values("replay_online", formatting.large)}  '
+    f'replay {values("replay_size", numbers.large)} '
+    f'queue {values("replay_online", numbers.large)}  '
     f'wait: learner {values("wait_data", formatting.percent)} '
     f'actor {values("wait_insert", formatting.percent)}'
   )
@@ -185,7 +186,7 @@ def evaluation_lines(row: Row | None) -> list[str]:
     return []
   values = _Values(row)
   return [
-    f'evaluation at {formatting.large(row.get("num_frames", 0))}: '
+    f'evaluation at {numbers.large(row.get("num_frames", 0))}: '
     f'{values("mean_return")} +- {values("std_return")}  '
     f'human-normalised {values("human_normalized_score", formatting.percent)}'
   ]

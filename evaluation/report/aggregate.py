@@ -17,22 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation import atari_scores
+
 # Human-normalised scores [num_seeds] by game; 1 is a human's.
 Scores = Mapping[str, np.ndarray]
 
 NUM_GAMES = 57
 STATISTICS = ('median', 'mean', 'iqm', 'optimality_gap')
 _REPETITIONS = 2000
-# log10(1 + median) is about the weighted sum of log10(1 + score), in percent
-# and at least 0: Atari-5 (Aitchison et al., 2022), with weights refitted to its
-# data.
-_ATARI5 = {
-  'battle_zone': 0.374,
-  'double_dunk': 0.066,
-  'name_this_game': 0.314,
-  'phoenix': 0.133,
-  'qbert': 0.076,
-}
 
 
 class Estimate(NamedTuple):
@@ -116,11 +108,11 @@ def atari5_median(scores: Mapping[str, float]) -> float | None:
   Returns:
     The median, 1 being a human's; None if one of the five is missing.
   """
-  if not _ATARI5.keys() <= scores.keys():
+  if not atari_scores.ATARI5.keys() <= scores.keys():
     return None
   logarithm = sum(
     weight * math.log10(1.0 + max(100.0 * scores[game], 0.0))
-    for game, weight in _ATARI5.items()
+    for game, weight in atari_scores.ATARI5.items()
   )
   return (10.0**logarithm - 1.0) / 100.0
 
@@ -179,7 +171,7 @@ def _estimate(
 def _numpy_seed(seed: int) -> Iterator[None]:
   """Makes the intervals reproducible.
 
-  rliable 1.2 draws from NumPy's global generator, whatever it is given.
+  rliable draws from NumPy's global generator, whatever it is given.
   """
   state = np.random.get_state()
   np.random.seed(seed)

@@ -8,25 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from configs import schema
+from configs import fields, schema
 from evaluation import read
 
 # What tells the runs of one label apart; in all else they should agree.
 _OWN_FIELDS = ('seed', 'env.game')
-# What changes how a run is carried out, and not what is learned.
-_MACHINERY = (
-  'actors.num_actors',
-  'actors.env_threads',
-  'actors.insert_timeout_s',
-  'actors.parameter_timeout_s',
-  'replay.read_timeout_s',
-  'replay.checkpoint',
-  'learner.',
-  'launch.',
-  'cluster.',
-  'slurm.',
-  'kubernetes.',
-)
 _PARAMETERS = tuple(
   spec.name for spec in dataclasses.fields(schema.MetaParameters)
 )
@@ -73,7 +59,7 @@ class Difference(NamedTuple):
   @property
   def matters(self) -> bool:
     """Whether it changes what is learned or measured."""
-    return not self.field.startswith(_MACHINERY)
+    return not fields.lies_in(self.field, fields.MACHINERY)
 
 
 class Collection(NamedTuple):
@@ -120,7 +106,7 @@ def collect(specs: Sequence[str], group: str = 'meta.mode') -> Collection:
           raise read.RecordsError(f'the run {folder!r} is given twice')
         seen[real] = folder
         config = read.read_config(folder)
-        if folder != given and _field(config, 'env.game') is None:
+        if folder != given and fields.get(config, 'env.game') is None:
           warnings.append(f'{folder} is left out: it is no run of Atari')
           continue
         runs.append(_load(folder, config, label if separator else None, group))
@@ -155,17 +141,6 @@ def series(
   return known['num_frames'].to_numpy(float), known[column].to_numpy(float)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
-  """Values as text by dotted name, as `meta.mode`."""
-  flat: dict[str, str] = {}
-  for name, value in config.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = str(value)
-  return flat
-
-
 def _run_folders(given: str) -> list[str]:
   """The folder itself if it is a run's, else those of all runs below it."""
   if not os.path.isdir(given):
@@ -193,7 +168,7 @@ def _load(
 ) -> Run:
   values: dict[str, Any] = {}
   for name, kind in (('env.game', str), ('seed', int), ('num_frames', int)):
-    value = _field(config, name)
+    value = fields.get(config, name)
     if not isinstance(value, kind):
       raise read.RecordsError(
         f'{os.path.join(folder, "config.json")!r} does not say {name!r}'
@@ -202,7 +177,7 @@ def _load(
       )
     values[name] = value
   if label is None:
-    value = _field(config, group)
+    value = fields.get(config, group)
     if value is None:
       raise read.RecordsError(
         f'the configuration of {folder!r} has no field {group!r}'
@@ -246,15 +221,6 @@ def _rows(folder: str, name: str, score: str) -> pd.DataFrame | None:
   return rows
 
 
-def _field(config: Mapping[str, Any], field: str) -> Any:
-  value: Any = config
-  for name in field.split('.'):
-    if not isinstance(value, Mapping) or name not in value:
-      return None
-    value = value[name]
-  return value
-
-
 def _repeated_seeds(runs: Sequence[Run]) -> Iterator[str]:
   folders: dict[tuple[str, str, int], list[str]] = {}
   for run in runs:
@@ -274,13 +240,14 @@ def _differences(runs: Sequence[Run]) -> Iterator[Difference]:
   for run in runs:
     by_label.setdefault(run.label, []).append(run)
   for label, group in by_label.items():
-    flat = {run.folder: flatten(run.config) for run in group}
-    fields = dict.fromkeys(name for values in flat.values() for name in values)
-    for name in fields:
+    flat = {run.folder: fields.flatten(run.config) for run in group}
+    names = dict.fromkeys(name for values in flat.values() for name in values)
+    for name in names:
       if name in _OWN_FIELDS:
         continue
       folders: dict[str, list[str]] = {}
       for folder, values in flat.items():
-        folders.setdefault(values.get(name, 'missing'), []).append(folder)
+        value = str(values.get(name, 'missing'))
+        folders.setdefault(value, []).append(folder)
       if len(folders) > 1:
         yield Difference(label, name, folders)

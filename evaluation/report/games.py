@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation import atari_scores
+from evaluation import atari_scores, numbers
 from evaluation.report import (
   collect,
   figures,
@@ -180,7 +180,7 @@ def _with_range(score: scores.GameScore) -> page.Markup:
   if not score.finished:
     parts.insert(0, page.tag('span', 'so far', class_='tag'))
   if len(values) > 1:
-    ends = (text.short(value) for value in (values.min(), values.max()))
+    ends = (numbers.large(value) for value in (values.min(), values.max()))
     parts.append(page.tag('small', ' to '.join(ends)))
   return page.join(parts)
 
@@ -189,7 +189,7 @@ def _evaluation(score: scores.GameScore) -> page.Markup:
   last = score.evaluation
   if last is None:
     return page.Markup('-')
-  note = f'at {text.frames(last.num_frames)}'
+  note = f'at {numbers.large(last.num_frames)}'
   return page.join([text.score(last.value), page.tag('small', note)])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluation import atari_scores
+from evaluation import atari_scores, numbers
 from evaluation.report import (
   aggregate,
   collect,
@@ -30,7 +30,7 @@ def progress(found: results.Results) -> page.Section:
         f'{aggregate.NUM_GAMES - len(missing)} of {aggregate.NUM_GAMES}',
         text.span(len(score.runs) for score in ours),
         f'{whole} of {len(runs)}',
-        f'{text.frames(done)} of {text.frames(asked)} '
+        f'{numbers.large(done)} of {numbers.large(asked)} '
         f'({100.0 * done / asked:.1f} %)',
         _frames_each(runs),
       )
@@ -124,5 +124,5 @@ def _say_difference(difference: collect.Difference) -> str:
 
 def _frames_each(runs: Sequence[collect.Run]) -> str:
   asked = sorted({run.num_frames for run in runs})
-  ends = dict.fromkeys(text.frames(n) for n in (asked[0], asked[-1]))
+  ends = dict.fromkeys(numbers.large(n) for n in (asked[0], asked[-1]))
   return ' to '.join(ends)

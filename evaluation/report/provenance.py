@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation import numbers
 from evaluation.report import (
   collect,
   page,
@@ -97,14 +98,14 @@ def conventions() -> page.Section:
 
 def _run_row(score: scores.RunScore) -> Sequence[str]:
   run = score.run
-  ends = f'{text.frames(score.start)} to {text.frames(score.end)}'
+  ends = f'{numbers.large(score.start)} to {numbers.large(score.end)}'
   return (
     page.tag('code', os.path.normpath(run.folder)),
     run.label,
     run.game,
     str(run.seed),
-    text.frames(run.frames_done),
-    text.frames(run.num_frames),
+    numbers.large(run.frames_done),
+    numbers.large(run.num_frames),
     ends if score.finished else f'so far: {ends}',
     text.score(score.value),
     str(len(run.starts)) if run.starts else 'not recorded',

@@ -26,19 +26,6 @@ def score(value: float) -> str:
   return f'{value:,.0f}' if abs(value) >= 1000.0 else f'{value:,.1f}'
 
 
-def short(value: float) -> str:
-  """Writes a raw score in three digits: 25.1k."""
-  return ('-' if value < 0 else '') + frames(abs(value))
-
-
-def frames(value: float) -> str:
-  """Writes 2500000 as 2.5M."""
-  for unit, suffix in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-    if value >= unit:
-      return f'{value / unit:.3g}{suffix}'
-  return f'{value:.3g}'
-
-
 def span(values: Iterable[int]) -> str:
   """Writes 3, or 1 to 3."""
   low, high = min(found := list(values)), max(found)

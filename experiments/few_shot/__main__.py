@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from configs import checks, errors
+from configs import checks, errors, fields
 from configs.few_shot import schema
 from experiments import command
 from experiments.few_shot import images, report, tasks, training
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     return _print_checksum(study.data)
   names = command.choose('learners', list(study.learners), args['only'])
   workdir = args['workdir'] or _default_workdir(argv)
-  fingerprint = command.flatten(schema.to_dict(study))
+  fingerprint = fields.flatten(schema.to_dict(study))
   _check_same(workdir, fingerprint)
   source = tasks.make_source(study.data, study.task)
   try:
@@ -133,7 +133,7 @@ def _print_checksum(data: schema.Data) -> int:
 def _check_same(workdir: str, fingerprint: Mapping[str, Any]) -> None:
   """Refuses a folder that was made with another configuration."""
   saved = run_files.read_json(run_files.config(workdir))
-  before = fingerprint if saved is None else command.flatten(saved)
+  before = fingerprint if saved is None else fields.flatten(saved)
   for field in [*fingerprint, *before]:
     if before.get(field) != fingerprint.get(field):
       raise cli.UsageError(

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from jax.experimental import shard_map
 
+from configs import fields
 from configs import schema as atari_schema
 from configs.two_colors import schema
-from experiments import command
 from experiments.two_colors import actor_critic, q_lambda
 from experiments.two_colors import agent as agent_lib
 from learner import checkpoints
@@ -224,11 +224,11 @@ class AgentRun:
 def _fingerprint(study: schema.Study, name: str) -> dict[str, Any]:
   """Returns what a checkpoint and the study that goes on must agree on."""
   values = schema.to_dict(study)
-  fields = ('num_steps', 'num_seeds', 'seed', 'log_period_steps')
+  own = ('num_steps', 'num_seeds', 'seed', 'log_period_steps')
   return {
-    **{field: values[field] for field in fields},
-    **command.flatten(values['env'], 'env'),
-    **command.flatten(values['agents'][name], f'agents.{name}'),
+    **{field: values[field] for field in own},
+    **fields.flatten(values['env'], 'env'),
+    **fields.flatten(values['agents'][name], f'agents.{name}'),
   }
 
 

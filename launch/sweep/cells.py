@@ -21,8 +21,6 @@ FAILED = 'failed'
 # States of a cell that was started and has not ended.
 ACTIVE = (RUNNING, STOPPING)
 
-# The subset of Aitchison et al. (2023) whose scores tell most about all 57.
-ATARI5 = ('battle_zone', 'double_dunk', 'name_this_game', 'phoenix', 'qbert')
 _GROUPS = ('atari57', 'atari5')
 _GAMES_HELP = f'{", ".join(_GROUPS)}, or games such as pong,breakout'
 _SEEDS_HELP = '3 for seeds 1 to 3, 4,7 for these two, 4, for this one'
@@ -68,7 +66,7 @@ def parse_games(text: str | None) -> tuple[str, ...]:
   if text == 'atari57':
     return tuple(sorted(atari_scores.references()))
   if text == 'atari5':
-    return ATARI5
+    return tuple(atari_scores.ATARI5)
   games = _split(text)
   for game in games:
     _check_game(game, text)

@@ -7,26 +7,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs import checks, schema
+from configs import checks, fields, schema
 from launch import cli, run_files, run_folder
 
 # What may differ from start to start, as it does not change what is learned. A
 # run by itself may change more; the cells of a sweep have to be alike.
-_FREE_FIELDS = (
-  'num_frames',
-  'actors.num_actors',
-  'actors.env_threads',
-  'actors.insert_timeout_s',
-  'actors.parameter_timeout_s',
-  'replay.read_timeout_s',
-  'replay.checkpoint',
-  'evaluator',
-  'learner',
-  'launch',
-  'cluster',
-  'slurm',
-  'kubernetes',
-)
+_FREE_FIELDS = ('num_frames', 'evaluator', *fields.MACHINERY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +97,7 @@ def check(workdir: str, settings: Settings) -> list[str]:
       'that, or take another --workdir'
     )
   for field, old, new in run_folder.differences(before.config, settings.config):
-    if trained and not _is_free(field):
+    if trained and not fields.lies_in(field, _FREE_FIELDS):
       raise checks.ConfigError(
         field,
         new,
@@ -120,12 +106,6 @@ def check(workdir: str, settings: Settings) -> list[str]:
       )
     changes.append((f'config.{field}', old, new))
   return [f'{field}: {old} -> {new}' for field, old, new in changes]
-
-
-def _is_free(field: str) -> bool:
-  return any(
-    field == name or field.startswith(f'{name}.') for name in _FREE_FIELDS
-  )
 
 
 def write(workdir: str, settings: Settings, argv: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from evaluation import numbers
 from launch import formatting
 from launch.sweep import cells, folder, progress
 
@@ -147,7 +148,7 @@ def _standard_console() -> Console:
 def _describe(status: cells.Status, so_far: progress.Progress) -> str:
   if status.state == cells.DONE:
     return (
-      f'done, {formatting.large(so_far.num_frames)} frames, return '
+      f'done, {numbers.large(so_far.num_frames)} frames, return '
       f'{_value(so_far.episode_return)} (human-normalised '
       f'{_value(so_far.human_normalized, formatting.percent)})'
     )
@@ -182,9 +183,9 @@ def make_table(
     table.add_row(
       str(status.cell),
       Text(status.state, style=_STYLES.get(status.state, '')),
-      f'{formatting.large(so_far.num_frames)} '
+      f'{numbers.large(so_far.num_frames)} '
       f'({formatting.percent(min(1.0, so_far.num_frames / num_frames))})',
-      _value(so_far.frames_per_second, formatting.large) if active else '-',
+      _value(so_far.frames_per_second, numbers.large) if active else '-',
       _value(so_far.episode_return),
       _value(so_far.human_normalized, formatting.percent),
       str(status.retries) if status.retries else '',
@@ -216,11 +217,11 @@ def totals(
   pace = ''
   if speed > 0:
     left = formatting.duration((asked - frames) / speed)
-    pace = f'  {formatting.large(speed)}/s  left {left}'
+    pace = f'  {numbers.large(speed)}/s  left {left}'
   retries = sum(status.retries for status in statuses)
   lines = [
     f'{len(statuses)} cells: {states}',
-    f'{formatting.large(frames)} of {formatting.large(asked)} frames '
+    f'{numbers.large(frames)} of {numbers.large(asked)} frames '
     f'({formatting.percent(frames / asked)}){pace}  retries {retries}',
   ]
   scores = _scores_by_game(statuses, known)

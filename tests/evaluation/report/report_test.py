@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from evaluation import atari_scores
+from evaluation import atari_scores, numbers
 from evaluation.report import __main__ as report
 from evaluation.report import aggregate, figures, page, results, text
 from tests.evaluation.report import fake_runs
@@ -261,6 +261,6 @@ def test_numbers_are_written_for_people():
   assert text.interval(aggregate.Estimate(1.0, 0.5, 12.0)) == '50.0 to 1,200.0'
   assert text.interval(aggregate.Estimate(1.0)) == ''
   assert (text.score(-20.66), text.score(12345.6)) == ('-20.7', '12,346')
-  assert (text.frames(2_500_000), text.frames(480)) == ('2.5M', '480')
-  assert (text.short(-20.66), text.short(25_123.0)) == ('-20.7', '25.1k')
+  assert (numbers.large(2_500_000), numbers.large(480)) == ('2.5M', '480')
+  assert (numbers.large(-20.66), numbers.large(25_123.0)) == ('-20.7', '25.1k')
   assert (text.span([3, 1]), text.span([3])) == ('1 to 3', '3')
