@@ -10,8 +10,7 @@ def one_per_core() -> None:
 
   Seeds are then spread over cores as they are over accelerators. Operations
   this small only lose by being split among threads, and XLA's older runtime
-  spends less on each: two colors runs 1.3 times as fast with the actor-critic
-  and 2.8 times with Q(lambda).
+  spends less on each: docs/two_colors.md says how much.
   """
   jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
   # The last of several equal flags counts: the user's own.
