@@ -1,4 +1,4 @@
-"""A sweep of fake runs: `python -m tests.launch.sweep.fake_sweep SCRIPT ...`."""
+"""A sweep of fake runs: `python -m tests.launch.sweep.fake_sweep ...`."""
 
 import sys
 
