@@ -134,7 +134,7 @@ class _Run:
   def processes(self, config: schema.Config) -> dict[str, psutil.Process]:
     """Returns the launcher and the process of each node, by name."""
     processes = {'launcher': psutil.Process(self._launcher.popen.pid)}
-    for node in plan.nodes(config):
+    for node in plan.nodes(schema.to_dict(config)):
       state = run_files.read_json(run_files.state(self._workdir, node))
       processes[str(node)] = psutil.Process(state['pid'])
     return processes

@@ -162,7 +162,7 @@ def read_replay(config: schema.Config, task: Task) -> Windows:
 
   num_actions = environment_lib.num_actions(config.env)
   feed = prefetch.Prefetcher(
-    reader_lib.ReplayReader(task.address, config, num_actions),
+    reader_lib.ReplayReader([task.address], config, num_actions),
     config,
     train_step(config, num_actions).put,
     _no_heartbeat,

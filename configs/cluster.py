@@ -43,6 +43,9 @@ class Cluster:
   # Actor processes that are scheduled together: an array task of Slurm, a pod
   # of Kubernetes.
   actors_per_task: int = 1
+  # Whether the actors of a task share a process that asks the learner for each
+  # version of the parameters once: for more hosts than a few tens.
+  relays: bool = False
   # Whether actors may be put where others can take the place from them. Learner
   # and replay never are.
   preemptible_actors: bool = True
@@ -84,7 +87,7 @@ class Slurm:
   qos: str = ''
   constraint: str = ''
   # Nodes that the core job (replay, learner, evaluator) takes: 1, or one for
-  # each of the three.
+  # each of its processes.
   core_nodes: int = 1
   # A line of shell that each job runs first, to activate an environment, say,
   # and the Python of all processes; empty: the one that submits.

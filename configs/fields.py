@@ -9,6 +9,7 @@ MACHINERY = (
   'actors.env_threads',
   'actors.insert_timeout_s',
   'actors.parameter_timeout_s',
+  'replay.num_servers',
   'replay.read_timeout_s',
   'replay.checkpoint',
   'learner',

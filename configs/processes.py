@@ -57,6 +57,9 @@ class Evaluator:
 class Replay:
   """The two Reverb tables and how a learner batch is drawn from them."""
 
+  # Reverb servers that share the work and the memory: actor i writes to server
+  # i modulo their number, the learner reads from all. Sizes below are of all.
+  num_servers: int = 1
   # Unrolls per batch from the queue and from uniform replay.
   online_batch: int = 6
   replay_batch: int = 12
@@ -78,6 +81,7 @@ class Replay:
       'must be at least 1: learning from replay alone fails',
     )
     checks.GroupChecker('replay', self).at_least(0, 'replay_batch')
+    checks.GroupChecker('replay', self).at_least(1, 'num_servers')
     checks.check(
       self.online_capacity >= self.online_batch,
       'replay.online_capacity',
@@ -96,6 +100,10 @@ class Replay:
   def batch_size(self) -> int:
     """Unrolls per inner update, B."""
     return self.online_batch + self.replay_batch
+
+  def per_server(self, size: int) -> int:
+    """Each server's part of a size or capacity, rounded up."""
+    return -(-size // self.num_servers)
 
 
 @dataclasses.dataclass(frozen=True)

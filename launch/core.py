@@ -20,7 +20,6 @@ from launch import (
   cli,
   commands,
   local,
-  plan,
   run_files,
   run_folder,
   slurm,
@@ -61,9 +60,7 @@ def main(argv: Sequence[str]) -> int:
 def _placement(config: schema.Config) -> local.Placement:
   spread = config.slurm.core_nodes > 1
   return local.Placement(
-    nodes=tuple(
-      node for node in plan.nodes(config) if node.group in slurm.CORE_GROUPS
-    ),
+    nodes=slurm.core_nodes(config),
     prefix=(lambda node: slurm.step_prefix(config, node))
     if spread
     else lambda node: (),

@@ -81,7 +81,10 @@ def address(
     ValueError: the group's nodes serve nothing, or there is no such node.
   """
   group_port = port(label)
-  if not 0 <= index < plan.num_tasks(config, label):
+  if not 0 <= index < plan.num_nodes(config, label):
     raise ValueError(f'there is no node {label}-{index}')
-  # Actors alone share pods, and they serve nothing.
+  if plan.GROUPS[label].joins:
+    # It serves its own pod alone.
+    return f'localhost:{group_port}'
+  # Actors share pods, but they serve nothing.
   return f'{host(run_name, label, index)}:{group_port}'

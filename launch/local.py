@@ -77,7 +77,7 @@ class LocalRun:
     self._display = display
     self._lock_fd = lock_fd
     self._node_command = node_command
-    self._placement = placement or Placement(plan.nodes(config))
+    self._placement = placement or Placement(plan.nodes(schema.to_dict(config)))
     self._nodes = self._placement.nodes
     self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
     self._signals: list[int] = []
@@ -278,8 +278,10 @@ class LocalRun:
       self._display.say('Killed before everything was saved.')
       return 130
     if failure is None:
-      for node in (plan.NodeId(plan.LEARNER, 0), plan.NodeId(plan.REPLAY, 0)):
-        if self._state(node)['state'] == run_files.FAILED:
+      for node in self._nodes:
+        restart_always = plan.GROUPS[node.group].restart_always
+        state = self._state(node)['state']
+        if not restart_always and state == run_files.FAILED:
           failure = self._describe_failure(node)
           break
     if failure is not None:

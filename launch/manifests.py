@@ -171,8 +171,8 @@ def _network_policy(config: schema.Config, run_name: str) -> Manifest:
   pods = {'matchLabels': _labels(run_name)}
   ports = [
     {'protocol': 'TCP', 'port': dns.port(name)}
-    for name, group in plan.GROUPS.items()
-    if group.address is not None
+    for name in plan.TASK_GROUPS
+    if plan.GROUPS[name].address is not None
   ]
   return _object(config, run_name, 'networking.k8s.io/v1', 'NetworkPolicy') | {
     'spec': {
@@ -185,9 +185,9 @@ def _network_policy(config: schema.Config, run_name: str) -> Manifest:
 
 def _job_set(config: schema.Config, run_name: str) -> Manifest:
   restarted = [
-    name for name, each in plan.GROUPS.items() if each.restart_always
+    name for name in plan.TASK_GROUPS if plan.GROUPS[name].restart_always
   ]
-  needed = [name for name in plan.GROUPS if name not in restarted]
+  needed = [name for name in plan.TASK_GROUPS if name not in restarted]
   return _object(config, run_name, 'jobset.x-k8s.io/v1alpha2', 'JobSet') | {
     'spec': {
       'network': {
@@ -221,7 +221,7 @@ def _job_set(config: schema.Config, run_name: str) -> Manifest:
           'replicas': 1,
           'template': {'spec': _job(config, run_name, group)},
         }
-        for group in plan.GROUPS
+        for group in plan.TASK_GROUPS
       ],
     }
   }
@@ -367,7 +367,10 @@ def _container(config: schema.Config, run_name: str, group: str) -> Manifest:
 def _resources(config: schema.Config, group: str) -> Manifest:
   """Memory and accelerators are limited to what is asked for, CPUs are not."""
   each: schema.Resources = getattr(config.cluster, group)
-  count = config.cluster.actors_per_task if group == plan.ACTOR else 1
+  count = 1
+  if group == plan.ACTOR:
+    # A relay is given what an actor is.
+    count = config.cluster.actors_per_task + config.cluster.relays
   fixed = {'memory': f'{math.ceil(1024 * each.memory_gb * count)}Mi'}
   if each.accelerators:
     resource = config.kubernetes.accelerator_resource

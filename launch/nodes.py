@@ -49,16 +49,18 @@ def incarnation() -> int:
   return int(os.environ.get('BMG_INCARNATION', '0'))
 
 
-class LearnerClient:
-  """The learner's parameters, over Courier: a `ParameterSource`."""
+class ParameterClient:
+  """Parameters of the learner or a relay, over Courier: a `ParameterSource`."""
 
-  def __init__(self, connect: Callable[[], Any]) -> None:
+  def __init__(self, connect: Callable[[], Any], workdir: str) -> None:
     """Does not connect yet.
 
     Args:
       connect: makes a Courier client whose calls have a deadline.
+      workdir: the run's folder, which holds its token.
     """
     self._connect = connect
+    self._token = run_files.token(workdir)
     self._client: Any = None
     self._timeouts = 0
 
@@ -77,15 +79,15 @@ class LearnerClient:
     if self._client is None:
       self._client = self._connect()
     try:
-      result = self._client.get_parameters(unless_version)
+      result = self._client.get_parameters(self._token, unless_version)
     except courier_client.StatusNotOk as error:
       raise self._translate(error) from error
     self._timeouts = 0
     return result
 
   def _translate(self, error: courier_client.StatusNotOk) -> Exception:
-    # Courier hands an exception of the learner's on as INVALID_ARGUMENT.
-    if error.code.name == 'INVALID_ARGUMENT':
+    # Courier hands an exception of the server's on as one of these.
+    if error.code.name in ('INVALID_ARGUMENT', 'UNKNOWN'):
       return RuntimeError(f'the learner failed to answer: {error}')
     self._timeouts += 1
     if self._timeouts >= _MAX_TIMEOUTS:
@@ -96,11 +98,35 @@ class LearnerClient:
     return TimeoutError(f'the learner does not answer: {error}')
 
 
-class LearnerNode:
+class ParameterServer:
+  """What Courier serves: parameters, to processes of the same run."""
+
+  def __init__(self, workdir: str, source: Any) -> None:
+    """Serves what `source`, a `ParameterSource`, gives."""
+    self._token = run_files.token(workdir)
+    self._source = source
+
+  def get_parameters(
+    self, token: str, unless_version: int
+  ) -> 'tuple[int, int, types.Params] | None':
+    """Served to actors, relays and evaluator; see `actors.parameters`.
+
+    Raises:
+      PermissionError: the token is that of another run.
+    """
+    if token != self._token:
+      raise PermissionError('this server belongs to another run')
+    return self._source.get_parameters(unless_version)
+
+
+class LearnerNode(ParameterServer):
   """Learns, and serves its parameters until the run stops."""
 
   def __init__(
-    self, config: schema.Config, workdir: str, replay_address: lp.Address
+    self,
+    config: schema.Config,
+    workdir: str,
+    replay_addresses: Sequence[lp.Address],
   ) -> None:
     from actors import environment
     from learner import learner
@@ -109,15 +135,13 @@ class LearnerNode:
     num_actions = environment.num_actions(config.env)
     self._workdir = workdir
     replay_reader = reader.ReplayReader(
-      replay_address.resolve(), config, num_actions
+      [address.resolve() for address in replay_addresses],
+      config,
+      num_actions,
+      run_files.token(workdir),
     )
     self._learner = learner.Learner(config, workdir, replay_reader, num_actions)
-
-  def get_parameters(
-    self, unless_version: int
-  ) -> 'tuple[int, int, types.Params] | None':
-    """Served to actors and evaluator, see `actors.parameters`."""
-    return self._learner.get_parameters(unless_version)
+    super().__init__(workdir, self._learner)
 
   def run(self) -> None:
     """Learns from all the run's frames, then waits for the stop.
@@ -127,6 +151,27 @@ class LearnerNode:
     """
     heartbeat = make_heartbeat(self._workdir, plan.NodeId(plan.LEARNER, 0))
     self._learner.run(lp.stop_event(), heartbeat)
+
+
+class RelayNode(ParameterServer):
+  """Hands parameters on to the actors of one task, until the run stops."""
+
+  def __init__(
+    self, workdir: str, index: int, connect: Callable[[], Any]
+  ) -> None:
+    from actors import relay
+
+    self._workdir = workdir
+    self._index = index
+    source = ParameterClient(connect, workdir)
+    super().__init__(workdir, relay.ParameterRelay(source))
+
+  def run(self) -> None:
+    """Waits for the stop; threads of the server do the work."""
+    node = plan.NodeId(plan.RELAY, self._index)
+    heartbeat = make_heartbeat(self._workdir, node)
+    while not lp.stop_event().wait(_HEARTBEAT_PERIOD_S):
+      heartbeat()
 
 
 def run_actor(
@@ -140,14 +185,16 @@ def run_actor(
   from actors import actor
   from replay import writer
 
-  replay_writer = writer.ReplayWriter(replay_address.resolve(), config)
+  replay_writer = writer.ReplayWriter(
+    replay_address.resolve(), config, run_files.token(workdir)
+  )
   try:
     actor.run_actor(
       config,
       index,
       incarnation(),
       replay_writer,
-      LearnerClient(connect),
+      ParameterClient(connect, workdir),
       lp.stop_event(),
       make_heartbeat(workdir, plan.NodeId(plan.ACTOR, index)),
     )
@@ -165,25 +212,27 @@ def run_evaluator(
     config,
     workdir,
     incarnation(),
-    LearnerClient(connect),
+    ParameterClient(connect, workdir),
     lp.stop_event(),
     make_heartbeat(workdir, plan.NodeId(plan.EVALUATOR, 0)),
   )
 
 
-def make_tables(config: schema.Config) -> Sequence[Any]:
+def make_tables(config: schema.Config, workdir: str) -> Sequence[Any]:
   """Makes the Reverb tables, in the process that is about to serve them."""
   from actors import environment
   from replay import tables
 
-  return tables.make_tables(config, environment.num_actions(config.env))
+  return tables.make_tables(
+    config, environment.num_actions(config.env), run_files.token(workdir)
+  )
 
 
-def make_checkpointer(config: schema.Config, workdir: str) -> Any:
+def make_checkpointer(config: schema.Config, workdir: str, index: int) -> Any:
   """Makes the Reverb checkpointer, which restores the tables at the start."""
   from replay import server
 
-  return server.make_checkpointer(config, workdir)
+  return server.make_checkpointer(config, workdir, index)
 
 
 def watch_replay(

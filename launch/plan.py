@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 
 REPLAY = 'replay'
 LEARNER = 'learner'
+RELAY = 'relay'
 ACTOR = 'actor'
 EVALUATOR = 'evaluator'
 
 # A node ends with this status when restarting it cannot help.
 FATAL_STATUS = 3
+
+# The run's configuration as saved in config.json.
+Config = Mapping[str, Any]
 
 
 class Group(NamedTuple):
@@ -26,15 +30,20 @@ class Group(NamedTuple):
   restart_always: bool
   # Groups that must have stopped before this one is asked to.
   stops_after: tuple[str, ...] = ()
+  # On a cluster, node i is part of task i of this group instead of its own.
+  joins: str | None = None
 
 
 # In the order of starting: those that serve before those that ask.
 GROUPS = {
   REPLAY: Group('reverb', restart_always=False, stops_after=(LEARNER,)),
   LEARNER: Group('courier', restart_always=False),
+  RELAY: Group('courier', restart_always=True, joins=ACTOR),
   ACTOR: Group(None, restart_always=True),
   EVALUATOR: Group(None, restart_always=True),
 }
+# Those that a cluster schedules by themselves.
+TASK_GROUPS = tuple(name for name, group in GROUPS.items() if not group.joins)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,31 +57,52 @@ class NodeId:
     return f'{self.group}-{self.index}'
 
 
-def nodes(config: Any) -> tuple[NodeId, ...]:
-  """Returns every node of the program of `config`, in the order of starting.
+def num_nodes(config: Config, group: str) -> int:
+  """Returns how many nodes `group` has."""
+  if group == REPLAY:
+    return config['replay']['num_servers']
+  if group == ACTOR:
+    return config['actors']['num_actors']
+  if group == RELAY:
+    return num_tasks(config, ACTOR) if config['cluster']['relays'] else 0
+  return 1
 
-  Args:
-    config: a `schema.Config`; only `actors.num_actors` is looked at.
-  """
-  counts = dict.fromkeys(GROUPS, 1)
-  counts[ACTOR] = config.actors.num_actors
+
+def nodes(config: Config) -> tuple[NodeId, ...]:
+  """Returns every node of the program, in the order of starting."""
   return tuple(
     NodeId(group, index)
-    for group, count in counts.items()
-    for index in range(count)
+    for group in GROUPS
+    for index in range(num_nodes(config, group))
   )
 
 
-def num_tasks(config: Mapping[str, Any], group: str) -> int:
-  """Returns how many tasks a cluster divides `group` into.
+def num_tasks(config: Config, group: str) -> int:
+  """Returns how many tasks a cluster divides `group` into."""
+  # The last one may have fewer nodes than the others.
+  return -(-num_nodes(config, group) // _nodes_per_task(config, group))
 
-  Args:
-    config: the run's configuration as saved in config.json.
-    group: a key of `GROUPS`.
-  """
-  if group != ACTOR:
-    return 1
-  # The last one may have fewer actors than the others.
-  return -(
-    -config['actors']['num_actors'] // config['cluster']['actors_per_task']
-  )
+
+def task_nodes(config: Config, group: str, index: int) -> list[NodeId]:
+  """Returns the nodes of one task; none if there is no such task."""
+  per_task = _nodes_per_task(config, group)
+  indices = range(num_nodes(config, group))
+  members = [
+    NodeId(group, each)
+    for each in indices[index * per_task : (index + 1) * per_task]
+  ]
+  guests = [
+    NodeId(name, index)
+    for name, each in GROUPS.items()
+    if each.joins == group and index < num_nodes(config, name)
+  ]
+  return guests + members
+
+
+def relay_of(config: Config, actor_index: int) -> int:
+  """Returns the relay that an actor asks for parameters, if there are any."""
+  return actor_index // _nodes_per_task(config, ACTOR)
+
+
+def _nodes_per_task(config: Config, group: str) -> int:
+  return config['cluster']['actors_per_task'] if group == ACTOR else 1

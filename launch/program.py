@@ -1,6 +1,7 @@
 """The graph of a run: who there is, and who talks to whom."""
 
 import functools
+from typing import Any
 
 import launchpad as lp
 
@@ -23,35 +24,45 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
   Returns:
     A program with the groups of `plan.GROUPS`. Actors write unrolls to
     `replay`, the learner reads them there; actors and evaluator ask the learner
-    for parameters.
+    for parameters, actors through their `relay` where there is one.
   """
+  values = schema.to_dict(config)
   program = lp.Program('bmg')
+  replay_addresses = []
   with program.group(plan.REPLAY):
-    replay_node = lp.ReverbNode(
-      functools.partial(nodes.make_tables, config),
-      functools.partial(nodes.make_checkpointer, config, workdir),
-    )
-    program.add_node(replay_node)
-  replay_address = replay_node.reverb_address
+    for index in range(config.replay.num_servers):
+      replay_node = lp.ReverbNode(
+        functools.partial(nodes.make_tables, config, workdir),
+        functools.partial(nodes.make_checkpointer, config, workdir, index),
+      )
+      program.add_node(replay_node)
+      replay_addresses.append(replay_node.reverb_address)
+
+  def add_server(*node: Any) -> lp.CourierHandle:
+    handle = program.add_node(lp.CourierNode(*node))
+    # Without a deadline a call to a dead server never returns.
+    handle.set_client_kwargs(call_timeout=config.actors.parameter_timeout_s)
+    return handle
 
   with program.group(plan.LEARNER):
-    learner = program.add_node(
-      lp.CourierNode(nodes.LearnerNode, config, workdir, replay_address)
-    )
-  # Without a deadline a call to a dead learner never returns.
-  learner.set_client_kwargs(call_timeout=config.actors.parameter_timeout_s)
-
+    learner = add_server(nodes.LearnerNode, config, workdir, replay_addresses)
   # Nodes get `dereference` itself, not its result, to connect more than once.
+  with program.group(plan.RELAY):
+    relays = [
+      add_server(nodes.RelayNode, workdir, index, learner.dereference)
+      for index in range(plan.num_nodes(values, plan.RELAY))
+    ]
   with program.group(plan.ACTOR):
     for index in range(config.actors.num_actors):
+      source = relays[plan.relay_of(values, index)] if relays else learner
       program.add_node(
         lp.PyNode(
           nodes.run_actor,
           config,
           workdir,
           index,
-          replay_address,
-          learner.dereference,
+          replay_addresses[index % len(replay_addresses)],
+          source.dereference,
         )
       )
   with program.group(plan.EVALUATOR):

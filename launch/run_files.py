@@ -66,6 +66,8 @@ def begin_launch(workdir: str) -> None:
   number = launch_number(workdir) + 1
   finished(workdir).unlink(missing_ok=True)
   stop_request(workdir).unlink(missing_ok=True)
+  if not _token(workdir).exists():
+    write_json(_token(workdir), {'token': os.urandom(16).hex()}, mode=0o600)
   write_json(launch(workdir), Launch(number, RUNNING)._asdict())
 
 
@@ -73,6 +75,21 @@ def end_launch(workdir: str, state: str) -> None:
   """Ends the launch; with `WAITING`, another one is to follow by itself."""
   ended = read_launch(workdir)._replace(state=state)
   write_json(launch(workdir), ended._asdict())
+
+
+def token(workdir: str) -> str:
+  """Returns the run's token, which no other run has; '' before any launch.
+
+  Clients show it to servers, which keeps apart runs that have come to each
+  other's ports by mistake. Pods, which share no folder, have it in their
+  environment.
+  """
+  given = os.environ.get('BMG_RUN_TOKEN')
+  return given or read_json(_token(workdir), {}).get('token', '')
+
+
+def _token(workdir: str) -> pathlib.Path:
+  return pathlib.Path(workdir, 'state', 'token.json')
 
 
 def finished(workdir: str) -> pathlib.Path:
@@ -118,11 +135,12 @@ def lock_owner(workdir: str) -> str:
     return ''
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any, mode: int = 0o666) -> None:
   """Writes `value` so that no reader ever sees half of it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   # Not by the process number, which processes on other machines may share.
   temporary = path.with_name(f'.{path.name}.{os.urandom(4).hex()}')
+  temporary.touch(mode)
   temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)
 

@@ -19,16 +19,36 @@ from collections.abc import Callable, Sequence
 from configs import checks, schema
 from launch import cli, commands, plan, run_files, slurm_jobs
 
-CORE_GROUPS = (plan.REPLAY, plan.LEARNER, plan.EVALUATOR)
+_CORE_GROUPS = (plan.REPLAY, plan.LEARNER, plan.EVALUATOR)
 # Announces that the core job's time is nearly up.
 NOTICE = 'USR1'
 
 
+def core_nodes(config: schema.Config) -> tuple[plan.NodeId, ...]:
+  """Returns the nodes of the program that make up the core job."""
+  return tuple(
+    node
+    for node in plan.nodes(schema.to_dict(config))
+    if node.group in _CORE_GROUPS
+  )
+
+
 def core_script(config: schema.Config, workdir: str) -> str:
-  """Returns the batch script of learner, replay and evaluator."""
-  groups = [getattr(config.cluster, group) for group in CORE_GROUPS]
-  cpus = [group.cpus for group in groups]
-  memory = [group.memory_gb for group in groups]
+  """Returns the batch script of learner, replay and evaluator.
+
+  Raises:
+    ConfigError: they cannot be spread over `slurm.core_nodes`.
+  """
+  core = core_nodes(config)
+  checks.check(
+    config.slurm.core_nodes in (1, len(core)),
+    'slurm.core_nodes',
+    config.slurm.core_nodes,
+    f'must be 1, or {len(core)} for {", ".join(map(str, core))}',
+  )
+  resources = [getattr(config.cluster, node.group) for node in core]
+  cpus = [each.cpus for each in resources]
+  memory = [each.memory_gb for each in resources]
   spread = config.slurm.core_nodes > 1
   options = [
     f'--nodes={config.slurm.core_nodes}',
@@ -36,7 +56,7 @@ def core_script(config: schema.Config, workdir: str) -> str:
     '--ntasks-per-node=1',
     f'--cpus-per-task={max(cpus) if spread else sum(cpus)}',
     _memory(max(memory) if spread else sum(memory)),
-    *_accelerators(sum(group.accelerators for group in groups)),
+    *_accelerators(sum(each.accelerators for each in resources)),
     *_partition(config.slurm.partition),
     *_limit(config.cluster),
     f'--signal=B:{NOTICE}@{math.ceil(config.cluster.notice_s)}',
@@ -48,7 +68,9 @@ def core_script(config: schema.Config, workdir: str) -> str:
 
 def actors_script(config: schema.Config, workdir: str) -> str:
   """Returns the batch script of one task of the actors' array."""
-  actor, per_task = config.cluster.actor, config.cluster.actors_per_task
+  actor = config.cluster.actor
+  # A relay is given what an actor is.
+  per_task = config.cluster.actors_per_task + config.cluster.relays
   options = [
     f'--array=0-{_num_actor_tasks(config) - 1}',
     '--ntasks=1',
@@ -130,7 +152,7 @@ def step_prefix(config: schema.Config, node: plan.NodeId) -> list[str]:
   resources = getattr(config.cluster, node.group)
   return [
     *('srun', '--nodes=1', '--ntasks=1', '--exact', '--unbuffered'),
-    f'--relative={CORE_GROUPS.index(node.group)}',
+    f'--relative={core_nodes(config).index(node)}',
     f'--cpus-per-task={resources.cpus}',
     _memory(resources.memory_gb),
     *(_accelerators(resources.accelerators) or ['--gpus=0']),

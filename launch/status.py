@@ -99,7 +99,7 @@ class Display:
   def _lines(self) -> list[str]:
     states = {
       node: run_files.read_json(run_files.state(self._workdir, node), {})
-      for node in plan.nodes(self._config)
+      for node in plan.nodes(schema.to_dict(self._config))
     }
     folder = pathlib.Path(self._workdir)
     return [

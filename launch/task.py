@@ -43,7 +43,12 @@ class Task:
     """
     self._args = args
     self._config = _await_config(args.workdir)
-    self._nodes = _nodes(self._config, args.group, args.task_index)
+    self._nodes = plan.task_nodes(self._config, args.group, args.task_index)
+    if not self._nodes:
+      count = plan.num_tasks(self._config, args.group)
+      raise SystemExit(
+        f'--task_index={args.task_index}: {args.group} has {count} tasks'
+      )
     self._supervisors: dict[plan.NodeId, subprocess.Popen[bytes]] = {}
     self._next_start = dict.fromkeys(self._nodes, 0.0)
     self._stop_asked = False
@@ -179,21 +184,6 @@ def _await_config(workdir: str) -> Any:
       raise SystemExit(f'{path} cannot be read after {_CONFIG_TIMEOUT_S:g} s')
     time.sleep(_POLL_S)
   return config
-
-
-def _nodes(config: Any, group: str, task_index: int) -> list[plan.NodeId]:
-  count, per_task = 1, 1
-  if group == plan.ACTOR:
-    count = config['actors']['num_actors']
-    per_task = config['cluster']['actors_per_task']
-  first = task_index * per_task
-  nodes = [
-    plan.NodeId(group, index)
-    for index in range(first, min(first + per_task, count))
-  ]
-  if not nodes:
-    raise SystemExit(f'--task_index={task_index}: there are {count} of {group}')
-  return nodes
 
 
 def main(argv: Sequence[str]) -> int:

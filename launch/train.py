@@ -96,10 +96,12 @@ def _dry_run(config: schema.Config, workdir: str, launcher: str) -> int:
   """Says what would be started, and where."""
   if launcher in ('slurm', 'kubernetes'):
     return _submit(config, workdir, launcher, dry_run=True)
-  print(f'Run in {workdir}: {len(plan.nodes(config))} nodes on this machine')
+  values = schema.to_dict(config)
+  print(f'Run in {workdir}: {len(plan.nodes(values))} nodes on this machine')
   for group in plan.GROUPS:
-    nodes = [node for node in plan.nodes(config) if node.group == group]
-    print(f'  {len(nodes)} x python -m launch.node --group={group}')
+    count = plan.num_nodes(values, group)
+    if count:
+      print(f'  {count} x python -m launch.node --group={group}')
   return 0
 
 

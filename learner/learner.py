@@ -251,12 +251,12 @@ class Learner:
 
   def _save_replay(self) -> None:
     try:
-      path = self._reader.checkpoint(self._config.launch.grace_s)
+      paths = self._reader.checkpoint(self._config.launch.grace_s)
     except (TimeoutError, RuntimeError) as error:
       raise errors.FatalError(
         f'the learner is saved, but replay is not: {error}'
       ) from error
-    logging.info('Saved replay to %s.', path)
+    logging.info('Saved replay to %s.', ', '.join(paths))
 
   def _mark_finished(self) -> None:
     logging.info('Finished at %s frames.', self._progress.num_frames)

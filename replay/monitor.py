@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 
 import reverb
 from absl import logging
@@ -19,10 +20,16 @@ class ServerMonitor:
   return are in the log.
   """
 
-  def __init__(self, address: str, tables: tuple[str, ...]):
-    """Starts watching `tables` of the server at `address` (host:port)."""
-    self._address = address
-    self._sizes = dict.fromkeys(tables, -1)
+  def __init__(self, address: str, names: Mapping[str, str]):
+    """Starts watching.
+
+    Args:
+      address: host:port of the server.
+      names: what it calls its tables, by table.
+    """
+    self.address = address
+    self._names = names
+    self._sizes = dict.fromkeys(names, -1)
     self._closed = threading.Event()
     self._last_answer = time.monotonic()
     self._num_answers = 0
@@ -33,7 +40,10 @@ class ServerMonitor:
 
   @property
   def sizes(self) -> dict[str, int]:
-    """Unrolls in each table at the last answer; -1 before the first one."""
+    """Unrolls in each table at the last answer.
+
+    -1 before the first one, and of tables that the server does not have.
+    """
     return dict(self._sizes)
 
   @property
@@ -58,22 +68,22 @@ class ServerMonitor:
         # A new client each time: where the server's machine vanished without
         # closing its connections, an old client never recovers. It costs less
         # than the question itself.
-        info = reverb.Client(self._address).server_info(timeout=_DEADLINE_S)
+        info = reverb.Client(self.address).server_info(timeout=_DEADLINE_S)
       except (reverb.ReverbError, RuntimeError):
         if self.silence_s - reported >= _REPORT_PERIOD_S:
           reported = self.silence_s
           logging.warning(
             'Reverb server %s has not answered for %.0f s.',
-            self._address,
+            self.address,
             reported,
           )
       else:
         if reported:
-          logging.info('Reverb server %s answers.', self._address)
+          logging.info('Reverb server %s answers.', self.address)
         reported = 0.0
         self._sizes = {
-          name: info[name].current_size if name in info else -1
-          for name in self._sizes
+          table: info[name].current_size if name in info else -1
+          for table, name in self._names.items()
         }
         self._num_answers += 1
         self._last_answer = time.monotonic()

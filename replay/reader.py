@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import reverb
@@ -22,25 +22,37 @@ class ReplayTimeout(TimeoutError):  # noqa: N818 (says what happened)
 
 
 class ReplayReader:
-  """The learner's view of the tables.
+  """The learner's view of the tables, of all servers together.
 
-  One background thread per table keeps about one batch of unrolls ready. All
+  Background threads keep about one batch of unrolls of each table ready. All
   methods may be called from any thread, but only one at a time per table.
-  A server that dies and comes back on its address is found again.
+  A server that dies and comes back on its address is found again; meanwhile,
+  the others give what they have.
   """
 
-  def __init__(self, address: str, config: schema.Config, num_actions: int):
+  def __init__(
+    self,
+    addresses: Sequence[str],
+    config: schema.Config,
+    num_actions: int,
+    token: str = '',
+  ):
     """Starts reading ahead; does not need a server yet.
 
     Args:
-      address: host:port of the Reverb server.
+      addresses: host:port of each Reverb server.
       config: the run's configuration.
       num_actions: size A of the action set.
+      token: of the run, see `tables.server_name`.
     """
-    self._address = address
     self._config = config
-    names = tables.table_names(config)
-    self._monitor = monitor_lib.ServerMonitor(address, names)
+    names = {
+      table: tables.server_name(table, token)
+      for table in tables.table_names(config)
+    }
+    self._monitors = [
+      monitor_lib.ServerMonitor(address, names) for address in addresses
+    ]
     spec = tables.unroll_spec(config, num_actions)
     bootstrap_batch = (
       config.meta.bootstrap_batch if config.meta.num_bootstrap_batches else 0
@@ -51,11 +63,13 @@ class ReplayReader:
       tables.REPLAY: max(config.replay.replay_batch, bootstrap_batch),
     }
     self._readers = {
-      name: table_reader.TableReader(address, name, spec, lengths[name])
-      for name in names
+      table: table_reader.TableReader(addresses, name, spec, lengths[table])
+      for table, name in names.items()
     }
     # Unrolls of batches that a timeout or a stop cut short.
-    self._partial: dict[str, list[types.Unroll]] = {name: [] for name in names}
+    self._partial: dict[str, list[types.Unroll]] = {
+      table: [] for table in names
+    }
 
   def online(
     self,
@@ -96,7 +110,7 @@ class ReplayReader:
     online = self._readers[tables.ONLINE]
 
     def empty_queue_while_filling() -> None:
-      size = self._monitor.sizes[tables.REPLAY]
+      size = self.sizes()[tables.REPLAY]
       online.dropping = 0 <= size < self._config.replay.min_replay_size
       heartbeat()
 
@@ -110,44 +124,63 @@ class ReplayReader:
   def sizes(self) -> dict[str, int]:
     """Returns the unrolls in each table, at most a second or so old.
 
-    Never waits. While the server is away the last known sizes are returned, and
-    -1 before it was ever seen or where there is no such table.
+    Never waits. A server that is away counts with its last known sizes; -1
+    before any was seen, and where there is no such table.
     """
-    return {tables.ONLINE: -1, tables.REPLAY: -1} | self._monitor.sizes
+    totals = {tables.ONLINE: -1, tables.REPLAY: -1}
+    for monitor in self._monitors:
+      for table, size in monitor.sizes.items():
+        if size >= 0:
+          totals[table] = max(totals[table], 0) + size
+    return totals
 
-  def checkpoint(self, timeout: float) -> str:
-    """Has the server save its tables; slow (30 MB/s), inserts go on meanwhile.
+  def checkpoint(self, timeout: float) -> list[str]:
+    """Has the servers save their tables, all at once.
+
+    Slow (30 MB/s); inserts go on meanwhile.
 
     Args:
       timeout: deadline in seconds.
 
     Returns:
-      The path of the checkpoint, on the server's machine.
+      The path of each server's checkpoint, on its machine.
 
     Raises:
-      TimeoutError: not done in time. The server may still finish it.
-      RuntimeError: the server could not save.
+      TimeoutError: not done in time. A server may still finish it.
+      RuntimeError: a server could not save.
     """
-    answer: queue.Queue = queue.Queue()
+    answers: queue.Queue[tuple[int, str | RuntimeError]] = queue.Queue()
 
-    def ask() -> None:
+    def ask(index: int) -> None:
       try:
-        answer.put(reverb.Client(self._address).checkpoint())
+        client = reverb.Client(self._monitors[index].address)
+        answers.put((index, client.checkpoint()))
       except RuntimeError as error:
-        answer.put(error)
+        answers.put((index, error))
 
-    # Reverb's call has no deadline: it gets a thread that can be left behind.
-    threading.Thread(target=ask, name='replay-checkpoint', daemon=True).start()
-    try:
-      result = answer.get(timeout=timeout)
-    except queue.Empty:
-      raise TimeoutError(
-        f'Reverb server {self._address} did not save its tables in '
-        f'{timeout:.0f} s ({self._state()})'
-      ) from None
-    if isinstance(result, RuntimeError):
-      raise result
-    return result
+    waiting = set(range(len(self._monitors)))
+    for index in waiting:
+      # Reverb's call has no deadline: it gets a thread that can be left behind.
+      threading.Thread(
+        target=ask, args=(index,), name='replay-checkpoint', daemon=True
+      ).start()
+    deadline = time.monotonic() + timeout
+    paths = [''] * len(self._monitors)
+    while waiting:
+      try:
+        index, answer = answers.get(timeout=max(0, deadline - time.monotonic()))
+      except queue.Empty:
+        states = '; '.join(
+          self._server_state(self._monitors[index]) for index in sorted(waiting)
+        )
+        raise TimeoutError(
+          f'replay was not saved in {timeout:.0f} s: {states}'
+        ) from None
+      if isinstance(answer, RuntimeError):
+        raise answer
+      paths[index] = answer
+      waiting.remove(index)
+    return paths
 
   def close(self) -> None:
     """Ends the threads, as far as they do so within a second.
@@ -158,7 +191,8 @@ class ReplayReader:
     """
     for reader in self._readers.values():
       reader.close()
-    self._monitor.close()
+    for monitor in self._monitors:
+      monitor.close()
 
   def _read(
     self,
@@ -174,44 +208,57 @@ class ReplayReader:
       heartbeat()
       if stop.is_set():
         return None
+      self._renew_stuck_connections(table)
       try:
         unrolls.append(reader.get(timeout=_SLICE_S))
         deadline = time.monotonic() + self._config.replay.read_timeout_s
       except queue.Empty:
-        reader.renew_if_stuck(self._available(table), self._monitor.num_answers)
         if time.monotonic() > deadline:
+          states = '; '.join(map(self._server_state, self._monitors))
           raise ReplayTimeout(
             f'table {table!r} gave {len(unrolls)} of {num_unrolls} unrolls, '
             f'and none for {self._config.replay.read_timeout_s:.0f} s '
-            f'({self._state()}). {self._advice(table)}'
+            f'({states}). {self._advice(table)}'
           ) from None
     self._partial[table] = unrolls[num_unrolls:]
     return types.Unroll(
       *(np.stack(fields) for fields in zip(*unrolls[:num_unrolls], strict=True))
     )
 
+  def _renew_stuck_connections(self, table: str) -> None:
+    for monitor, connection in zip(
+      self._monitors, self._readers[table].connections, strict=True
+    ):
+      available = monitor.sizes[table] >= self._minimum(table)
+      connection.renew_if_stuck(available, monitor.num_answers)
+
   def _minimum(self, table: str) -> int:
-    """Unrolls that `table` must hold before it gives any."""
-    return self._config.replay.min_replay_size if table == tables.REPLAY else 1
+    """Unrolls that a server's part of `table` must hold before it gives any."""
+    replay = self._config.replay
+    if table == tables.REPLAY:
+      return replay.per_server(replay.min_replay_size)
+    return 1
 
-  def _available(self, table: str) -> bool:
-    """Whether the server says that `table` could give an unroll."""
-    return self._monitor.sizes[table] >= self._minimum(table)
-
-  def _state(self) -> str:
-    silence = self._monitor.silence_s
-    if self._monitor.num_answers == 0 or silence > 5.0:
+  def _server_state(self, monitor: monitor_lib.ServerMonitor) -> str:
+    silence = monitor.silence_s
+    if monitor.num_answers == 0 or silence > 5.0:
       return (
-        f'the Reverb server at {self._address} has not answered for '
+        f'the Reverb server at {monitor.address} has not answered for '
         f'{silence:.0f} s'
       )
+    if min(monitor.sizes.values()) < 0:
+      return (
+        f'the Reverb server at {monitor.address} answers, but has no tables of '
+        "this run: it may be another run's"
+      )
     sizes = ', '.join(
-      f'{name!r} holds {size}' for name, size in self._monitor.sizes.items()
+      f'{table!r} holds {size}' for table, size in monitor.sizes.items()
     )
-    return f'the Reverb server at {self._address} answers: {sizes}'
+    return f'the Reverb server at {monitor.address} answers: {sizes}'
 
   def _advice(self, table: str) -> str:
+    where = ' there' if len(self._monitors) > 1 else ''
     return (
-      f'It gives unrolls once it holds {self._minimum(table)}; the actors fill '
-      'it: see their logs.'
+      f'It gives unrolls once it holds {self._minimum(table)}{where}; actors '
+      'fill it: see their logs.'
     )

@@ -14,9 +14,9 @@ _UNUSED_FOLDER = os.path.join('state', 'unused_replay')
 
 
 def make_checkpointer(
-  config: schema.Config, workdir: str
+  config: schema.Config, workdir: str, index: int
 ) -> reverb.checkpointers.CheckpointerBase:
-  """Returns what saves and restores the tables.
+  """Returns what saves and restores the tables of server `index`.
 
   A server loads the newest checkpoint of its folder when it starts, and keeps
   only that. Without `replay.checkpoint` it gets a folder where there never is
@@ -25,6 +25,7 @@ def make_checkpointer(
   path = os.path.join(
     workdir,
     CHECKPOINT_FOLDER if config.replay.checkpoint else _UNUSED_FOLDER,
+    str(index),
   )
   # Reverb fails on a path that does not exist.
   os.makedirs(path, exist_ok=True)

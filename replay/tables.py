@@ -20,6 +20,20 @@ def table_names(config: schema.Config) -> tuple[str, ...]:
   return (ONLINE, REPLAY) if uses_replay(config) else (ONLINE,)
 
 
+def server_name(table: str, token: str) -> str:
+  """Returns what the servers of a run call `table`.
+
+  The run's token is a part of it, so that a process that comes to a server of
+  another run, whose port may have been its own run's before, finds no table
+  there.
+
+  Args:
+    table: `ONLINE` or `REPLAY`.
+    token: of the run; '' for none.
+  """
+  return f'{table}-{token}' if token else table
+
+
 def unroll_spec(config: schema.Config, num_actions: int) -> types.Unroll:
   """Returns the shapes and dtypes of one unroll of this run, as zeros."""
   return types.unroll_spec(
@@ -45,8 +59,10 @@ def check_unroll(unroll: types.Unroll, spec: types.Unroll) -> None:
       )
 
 
-def make_tables(config: schema.Config, num_actions: int) -> list[reverb.Table]:
-  """Makes the tables of a run, in the process that serves them.
+def make_tables(
+  config: schema.Config, num_actions: int, token: str = ''
+) -> list[reverb.Table]:
+  """Makes the tables of one server, in the process that serves them.
 
   `online` is a queue: every unroll is sampled once, in order, and a full queue
   makes writers wait. `replay` is sampled uniformly, evicts its oldest unroll
@@ -56,7 +72,9 @@ def make_tables(config: schema.Config, num_actions: int) -> list[reverb.Table]:
   Args:
     config: the run's configuration.
     num_actions: size A of the action set.
+    token: of the run, see `server_name`.
   """
+  replay = config.replay
   signature = types.Unroll(
     *(
       tf.TensorSpec(field.shape, field.dtype, name)
@@ -65,18 +83,20 @@ def make_tables(config: schema.Config, num_actions: int) -> list[reverb.Table]:
   )
   tables = [
     reverb.Table.queue(
-      ONLINE, config.replay.online_capacity, signature=signature
+      server_name(ONLINE, token),
+      max_size=replay.per_server(replay.online_capacity),
+      signature=signature,
     )
   ]
   if uses_replay(config):
     tables.append(
       reverb.Table(
-        REPLAY,
+        server_name(REPLAY, token),
         sampler=reverb.selectors.Uniform(),
         remover=reverb.selectors.Fifo(),
-        max_size=config.replay.replay_capacity,
+        max_size=replay.per_server(replay.replay_capacity),
         rate_limiter=reverb.rate_limiters.MinSize(
-          config.replay.min_replay_size
+          replay.per_server(replay.min_replay_size)
         ),
         signature=signature,
       )

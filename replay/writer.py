@@ -35,16 +35,20 @@ class ReplayWriter:
   Unrolls that were confirmed and not checkpointed are lost with the server.
   """
 
-  def __init__(self, address: str, config: schema.Config):
+  def __init__(self, address: str, config: schema.Config, token: str = ''):
     """Connects at the first write; does not need a server yet.
 
     Args:
       address: host:port of the Reverb server.
       config: the run's configuration.
+      token: of the run, see `tables.server_name`.
     """
     self._address = address
     self._config = config
-    self._tables = tables.table_names(config)
+    self._tables = [
+      tables.server_name(table, token) for table in tables.table_names(config)
+    ]
+    self._queue = tables.server_name(tables.ONLINE, token)
     self._writer: reverb.TrajectoryWriter | None = None
     self._spec: types.Unroll | None = None
     # In a row.
@@ -159,7 +163,7 @@ class ReplayWriter:
     return False
 
   def _room(self) -> int | None:
-    """Free places in the queue; None if the server does not answer.
+    """Free places in the queue; None if the run's server does not answer.
 
     A client of its own asks: where the server's machine vanished without
     closing its connections, old clients never notice.
@@ -168,8 +172,8 @@ class ReplayWriter:
       info = reverb.Client(self._address).server_info(timeout=_PROBE_S)
     except (reverb.ReverbError, RuntimeError):
       return None
-    queue = info[tables.ONLINE]
-    return queue.max_size - queue.current_size
+    queue = info.get(self._queue)
+    return None if queue is None else queue.max_size - queue.current_size
 
   def _check(self, unroll: types.Unroll) -> None:
     """Checks shapes and dtypes; Reverb itself would take anything."""

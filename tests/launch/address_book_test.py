@@ -2,12 +2,13 @@ import socket
 
 import pytest
 
+from configs import schema
 from launch import address_book, plan, run_files
 from tests.launch import processes
 
 
 def test_local_servers_get_free_ports_of_their_own(tmp_path):
-  nodes = plan.nodes(processes.small_config(num_actors=2))
+  nodes = plan.nodes(schema.to_dict(processes.small_config(num_actors=2)))
   address_book.publish_local(str(tmp_path), nodes)
   found = [
     address_book.look_up(str(tmp_path), key)

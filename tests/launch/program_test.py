@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+from configs import schema
 from launch import address_book, addresses, plan, program
 from tests.launch import processes
 
@@ -14,6 +15,13 @@ def _shape(lp_program):
   }
 
 
+def _spread_config():
+  config = schema.to_dict(processes.small_config(num_actors=3))
+  config['replay']['num_servers'] = 2
+  config['cluster'] |= {'actors_per_task': 2, 'relays': True}
+  return schema.from_config_dict(config)
+
+
 def test_equal_configurations_give_equal_programs(tmp_path):
   config = processes.small_config()
   first = _shape(program.make_program(config, str(tmp_path)))
@@ -23,22 +31,29 @@ def test_equal_configurations_give_equal_programs(tmp_path):
 
 
 def test_the_plan_says_what_the_program_has(tmp_path):
-  config = processes.small_config(num_actors=3)
+  config = _spread_config()
   shape = _shape(program.make_program(config, str(tmp_path)))
   assert {
     label: [
       [plan.GROUPS[label].address] if plan.GROUPS[label].address else []
-      for node in plan.nodes(config)
+      for node in plan.nodes(schema.to_dict(config))
       if node.group == label
     ]
     for label in plan.GROUPS
   } == shape
-  assert len(shape['actor']) == 3
+  counts = {label: len(group) for label, group in shape.items()}
+  assert counts == {
+    'replay': 2,
+    'learner': 1,
+    'relay': 2,
+    'actor': 3,
+    'evaluator': 1,
+  }
 
 
 def test_every_server_has_an_address_once_bound(tmp_path):
   config = processes.small_config()
-  address_book.publish_local(str(tmp_path), plan.nodes(config))
+  address_book.publish_local(str(tmp_path), plan.nodes(schema.to_dict(config)))
   lp_program = program.make_program(config, str(tmp_path))
   addresses.bind(lp_program, config, str(tmp_path))
   resolved = [
@@ -52,7 +67,7 @@ def test_every_server_has_an_address_once_bound(tmp_path):
 def test_pods_work_their_addresses_out(tmp_path, monkeypatch):
   monkeypatch.setenv('BMG_ADDRESSES', 'dns')
   monkeypatch.setenv('BMG_RUN_NAME', 'pong')
-  config = processes.small_config()
+  config = _spread_config()
   lp_program = program.make_program(config, str(tmp_path))
   addresses.bind(lp_program, config, str(tmp_path))
   resolved = {
@@ -62,6 +77,9 @@ def test_pods_work_their_addresses_out(tmp_path, monkeypatch):
   }
   assert resolved == {
     'pong-replay-0-0.pong:20000',
+    'pong-replay-0-1.pong:20000',
+    # Relays serve their own pod.
+    'localhost:20002',
     'pong-learner-0-0.pong:20001',
   }
 

@@ -55,11 +55,26 @@ def test_core_job_on_three_nodes_asks_for_the_largest(tmp_path):
   assert not any(option.startswith('--gpus') for option in options)
   relatives = {
     option
-    for group in slurm.CORE_GROUPS
-    for option in slurm.step_prefix(config, plan.NodeId(group, 0))
+    for node in slurm.core_nodes(config)
+    for option in slurm.step_prefix(config, node)
     if option.startswith('--relative')
   }
   assert len(relatives) == 3
+
+
+def test_each_process_of_the_core_job_gets_a_node_or_none(tmp_path):
+  config = _config(replay={'num_servers': 3}, slurm={'core_nodes': 5})
+  options = _options(slurm.core_script(config, str(tmp_path)))
+  assert '--nodes=5' in options
+  config = _config(replay={'num_servers': 3}, slurm={'core_nodes': 3})
+  with pytest.raises(checks.ConfigError, match='must be 1, or 5 for replay-0'):
+    slurm.core_script(config, str(tmp_path))
+
+
+def test_a_relay_gets_what_an_actor_gets(tmp_path):
+  config = _config(cluster={'actors_per_task': 3, 'relays': True})
+  options = _options(slurm.actors_script(config, str(tmp_path)))
+  assert {'--cpus-per-task=4', '--mem=8192M'} <= set(options)
 
 
 def test_actors_are_cut_into_tasks(tmp_path):

@@ -4,6 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
+from configs import schema
 from launch import plan, run_files, status
 from tests.launch import processes
 
@@ -90,7 +91,7 @@ def test_the_last_whole_row_counts(tmp_path):
 
 def test_before_the_first_row_the_starting_nodes_are_shown(tmp_path):
   for node, state in zip(
-    plan.nodes(processes.small_config()),
+    plan.nodes(schema.to_dict(processes.small_config())),
     ('running', 'starting', 'starting', 'waiting'),
     strict=True,
   ):

@@ -350,3 +350,22 @@ def test_threads_run_the_same_program(tmp_path):
   assert run.status == 0, run.output
   assert 'Finished.' in run.output
   assert run.rows()[-1] >= 1600
+
+
+def test_a_run_is_spread_over_servers_and_relays(tmp_path):
+  arguments = (
+    '--config.num_frames=1600',
+    '--config.replay.num_servers=2',
+    '--config.actors.num_actors=3',
+    '--config.cluster.actors_per_task=2',
+    '--config.cluster.relays=true',
+  )
+  with Run(tmp_path / 'run', *arguments) as run:
+    run.end()
+  assert run.status == 0, run.output
+  assert run.rows()[-1] >= 1600
+  saved = [path.name for path in (run.workdir / 'replay').iterdir()]
+  assert sorted(saved) == ['0', '1']
+  assert all(any(path.iterdir()) for path in (run.workdir / 'replay').iterdir())
+  states = [path.stem for path in (run.workdir / 'state').glob('relay-*.json')]
+  assert sorted(states) == ['relay-0', 'relay-1']

@@ -102,7 +102,7 @@ def test_the_last_task_holds_what_is_left(start):
 def test_a_task_too_many_says_so(start):
   task = start(_LIVE, index=2)
   assert task.process.wait(timeout=30) == 1
-  assert 'there are 3 of actor' in task.process.stderr.read()
+  assert 'actor has 2 tasks' in task.process.stderr.read()
 
 
 def test_a_killed_supervisor_is_replaced(start):

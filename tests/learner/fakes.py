@@ -57,7 +57,7 @@ class FakeReader:
 
   def checkpoint(self, timeout):
     self.checkpointed_after = timeout
-    return 'somewhere'
+    return ['somewhere']
 
   def close(self):
     self.closed = True

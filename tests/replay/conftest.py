@@ -27,7 +27,7 @@ config = schema.from_config_dict(json.loads(sys.argv[1]))
 reverb.Server(
   tables.make_tables(config, 3),
   port=int(sys.argv[2]),
-  checkpointer=server.make_checkpointer(config, sys.argv[3]),
+  checkpointer=server.make_checkpointer(config, sys.argv[3], 0),
 ).wait()
 """
 
@@ -139,8 +139,10 @@ def serve():
   """Serves the tables of a configuration in this process."""
   with contextlib.ExitStack() as stack:
 
-    def start(config):
-      server = reverb.Server(tables.make_tables(config, NUM_ACTIONS), port=None)
+    def start(config, token=''):
+      server = reverb.Server(
+        tables.make_tables(config, NUM_ACTIONS, token), port=None
+      )
       stack.callback(server.stop)
       return f'localhost:{server.port}'
 

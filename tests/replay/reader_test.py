@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import reverb
 
 from configs import errors
 from replay import reader, table_reader, writer
@@ -22,14 +23,15 @@ def open_reader():
   readers = []
 
   def start(address, config):
-    readers.append(reader.ReplayReader(address, config, NUM_ACTIONS))
+    readers.append(reader.ReplayReader([address], config, NUM_ACTIONS))
     return readers[-1]
 
   yield start
   for one in readers:
     one.close()
     # Its last question to a dead server must not end in the interpreter's exit.
-    one._monitor._thread.join(5)
+    for monitor in one._monitors:
+      monitor._thread.join(5)
 
 
 def test_batches_are_stacked_unrolls(
@@ -157,7 +159,7 @@ def test_unrolls_of_another_configuration_are_refused(
   config = make_config()
   address = serve(config)
   _write(address, config, make_unrolls(config, 0, 2), stop)
-  replay_reader = reader.ReplayReader(address, config, NUM_ACTIONS + 1)
+  replay_reader = reader.ReplayReader([address], config, NUM_ACTIONS + 1)
   with pytest.raises(errors.FatalError, match='behaviour_logits'):
     replay_reader.online(2, stop, Calls())
   replay_reader.close()
@@ -167,7 +169,7 @@ def test_a_checkpoint_has_a_deadline(make_config, open_reader):
   with socket.create_server(('127.0.0.1', 0)) as silent:
     address = f'127.0.0.1:{silent.getsockname()[1]}'
     replay_reader = open_reader(address, make_config())
-    with pytest.raises(TimeoutError, match='did not save its tables in 1 s'):
+    with pytest.raises(TimeoutError, match=f'not saved in 1 s.*{address}'):
       replay_reader.checkpoint(timeout=1.0)
 
 
@@ -226,8 +228,8 @@ def test_the_reader_leaves_a_connection_that_leads_nowhere(
   assert replay_reader.online(2, stop, Calls()) is not None
   hole.swallow()
   # Stands for a name that now leads to another machine.
-  replay_reader._monitor._address = server.address
-  replay_reader._readers['online']._address = server.address
+  replay_reader._monitors[0].address = server.address
+  replay_reader._readers['online'].connections[0]._address = server.address
   # The server still has a request of the lost connection, and answers it.
   replay_writer.write(make_unrolls(config, 2, 6), stop, Calls())
   versions = replay_reader.online(2, stop, Calls()).params_version
@@ -252,7 +254,7 @@ def test_a_checkpoint_brings_the_tables_back(
   # The closed reader takes at most one of these from the queue.
   replay_writer.write(make_unrolls(config, 6, 12), stop, Calls())
   sizes = server.sizes()
-  path = replay_reader.checkpoint(timeout=30.0)
+  (path,) = replay_reader.checkpoint(timeout=30.0)
   assert path.startswith(server.workdir)
   server.kill()
   server.start()
@@ -264,3 +266,83 @@ def test_a_checkpoint_brings_the_tables_back(
     second.replay(400, stop, Calls()).params_version.tolist()
   )
   assert sorted(counts) == list(range(12))
+
+
+def _serve_two(make_config, serve):
+  """Returns a configuration, two servers, and a writer to each."""
+  config = make_config(
+    num_servers=2, online_capacity=20, replay_capacity=40, min_replay_size=6
+  )
+  addresses = [serve(config, 't') for _ in range(2)]
+  writers = [writer.ReplayWriter(address, config, 't') for address in addresses]
+  return config, addresses, writers
+
+
+def test_several_servers_are_read_as_one(
+  make_config, make_unrolls, serve, stop
+):
+  config, addresses, writers = _serve_two(make_config, serve)
+  replay_reader = reader.ReplayReader(addresses, config, NUM_ACTIONS, 't')
+  for start, replay_writer in zip((0, 100), writers, strict=True):
+    replay_writer.write(make_unrolls(config, start, start + 10), stop, Calls())
+  assert table_sizes(addresses[0])['replay-t'] == 10
+  wait_until(lambda: replay_reader.sizes()['replay'] == 20, 'both are seen')
+  online = replay_reader.online(20, stop, Calls()).params_version
+  expected = [*range(10), *range(100, 110)]
+  assert sorted(online) == expected
+  # In order from each, if not among them.
+  assert list(online[online < 100]) == list(range(10))
+  drawn = replay_reader.replay(1000, stop, Calls()).params_version
+  assert set(drawn) == set(expected)
+  assert 0.25 < np.mean(drawn < 100) < 0.75
+  replay_reader.close()
+
+
+def test_each_server_holds_its_part(make_config, make_unrolls, serve, stop):
+  config, addresses, writers = _serve_two(make_config, serve)
+  for start in range(0, 30, 10):
+    writers[0].write(make_unrolls(config, start, start + 10), stop, Calls())
+    # Makes room in the queue.
+    list(
+      reverb.Client(addresses[0]).sample('online-t', 10, emit_timesteps=False)
+    )
+  assert table_sizes(addresses[0])['replay-t'] == 20
+  assert table_sizes(addresses[1])['replay-t'] == 0
+
+
+@pytest.mark.system
+def test_one_of_several_servers_may_be_away(
+  make_config, make_unrolls, serve, serve_process, stop
+):
+  config = make_config(num_servers=2)
+  steady, dying = serve(config), serve_process(config)
+  replay_reader = reader.ReplayReader(
+    [steady, dying.address], config, NUM_ACTIONS
+  )
+  steady_writer, dying_writer = (
+    writer.ReplayWriter(address, config) for address in (steady, dying.address)
+  )
+  dying_writer.write(make_unrolls(config, 0, 2), stop, Calls())
+  assert list(replay_reader.online(2, stop, Calls()).params_version) == [0, 1]
+  dying.kill()
+  steady_writer.write(make_unrolls(config, 10, 12), stop, Calls())
+  assert list(replay_reader.online(2, stop, Calls()).params_version) == [10, 11]
+  dying.start()
+  dying_writer.write(make_unrolls(config, 2, 4), stop, Calls())
+  assert list(replay_reader.online(2, stop, Calls()).params_version) == [2, 3]
+  replay_reader.close()
+
+
+def test_the_server_of_another_run_gives_and_takes_nothing(
+  make_config, make_unrolls, serve, stop
+):
+  config = make_config()
+  address = serve(config, 'theirs')
+  replay_reader = reader.ReplayReader([address], config, NUM_ACTIONS, 'ours')
+  with pytest.raises(reader.ReplayTimeout, match="may be another run's"):
+    replay_reader.online(1, stop, Calls())
+  replay_reader.close()
+  replay_writer = writer.ReplayWriter(address, config, 'ours')
+  with pytest.raises(RuntimeError, match='online-ours was not found'):
+    replay_writer.write(make_unrolls(config, 0, 1), stop, Calls())
+  assert table_sizes(address) == {'online-theirs': 0, 'replay-theirs': 0}

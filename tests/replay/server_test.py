@@ -8,12 +8,12 @@ from replay import server, tables
 
 
 def test_checkpoints_are_looked_for_only_when_asked_for(make_config, tmp_path):
-  checkpointer = server.make_checkpointer(make_config(), str(tmp_path))
-  assert checkpointer.path == str(tmp_path / 'state' / 'unused_replay')
+  checkpointer = server.make_checkpointer(make_config(), str(tmp_path), 0)
+  assert checkpointer.path == str(tmp_path / 'state' / 'unused_replay' / '0')
   checkpointer = server.make_checkpointer(
-    make_config(checkpoint=True), str(tmp_path)
+    make_config(checkpoint=True), str(tmp_path), 1
   )
-  assert checkpointer.path == str(tmp_path / 'replay')
+  assert checkpointer.path == str(tmp_path / 'replay' / '1')
   assert os.path.isdir(checkpointer.path)
 
 
