@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from launch import plan
 
-# States of a node, and of a launch, which is waiting, running or through. The
-# last three are final.
+# States of a node, and of a launch, which is waiting, running or through. A node
+# is silent where it runs, but has shown no sign of life for a while. The last
+# three are final.
 WAITING = 'waiting'
 STARTING = 'starting'
 RUNNING = 'running'
+SILENT = 'silent'
 RESTARTING = 'restarting'
 STOPPING = 'stopping'
 FINISHED = 'finished'

@@ -10,7 +10,8 @@ node is a server, it picks the port and enters it in the address book.
 
 What it knows is in `state/<node>.json`:
 
-  state       starting, running, restarting, stopping; finished, stopped, failed
+  state       waiting, starting, running, silent, restarting, stopping; finished,
+              stopped, failed
   pid         of the node; `supervisor_pid` of this process
   starts      of this node in this working directory, ever
   restarts    since this supervisor started
@@ -38,6 +39,8 @@ _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
 # A node that lived for so long starts again without delay.
 _HEALTHY_S = 60.0
+# Long before it is given up, one that shows no sign of life is named.
+_SILENT_S = 15.0
 # Files that all machines share are not asked more often.
 _LAUNCH_POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -224,9 +227,12 @@ class Supervisor:
           self._child.wait()
         return None
       last_beat = self._last_heartbeat()
-      if last_beat and self._state['state'] == run_files.STARTING:
-        self._say(state=run_files.RUNNING)
       silent_s = time.time() - max(last_beat, self._started_at)
+      if last_beat:
+        is_silent = silent_s > _SILENT_S
+        state = run_files.SILENT if is_silent else run_files.RUNNING
+        if state != self._state['state']:
+          self._say(state=state)
       if silent_s > self._launch['heartbeat_timeout_s']:
         self._log.write(f'no sign of life for {silent_s:.0f} s: killed')
         self._kill_group()

@@ -102,6 +102,16 @@ def test_a_silent_node_is_killed_and_restarted(supervise):
   assert 'no sign of life' in supervised.log()
 
 
+def test_a_stuck_node_is_named_until_it_goes_on(supervise):
+  beats = 'while True:\n  heartbeat()\n  time.sleep(0.1)\n'
+  supervised = supervise('actor', beats, heartbeat_timeout_s=120.0)
+  pid = supervised.await_state('running')['pid']
+  os.kill(pid, signal.SIGSTOP)
+  wait_for(lambda: supervised.state()['state'] == 'silent', timeout_s=60)
+  os.kill(pid, signal.SIGCONT)
+  assert supervised.await_state('running')['starts'] == 1
+
+
 def test_sigterm_lets_the_node_save(supervise):
   supervised = supervise('learner', _STOPS_IN_ORDER)
   pid = supervised.await_state('running')['pid']
