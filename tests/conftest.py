@@ -12,8 +12,10 @@ os.environ.setdefault(
 )
 
 
+# Before xdist, which reads the groups in this hook, too.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  """Tests of whole systems load the machine: one at a time, beside others."""
+  """Tests of whole systems share runs with others of their file: one worker."""
   for item in items:
     if item.get_closest_marker('system'):
-      item.add_marker(pytest.mark.xdist_group('system'))
+      item.add_marker(pytest.mark.xdist_group(item.path.stem))
