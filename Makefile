@@ -32,8 +32,9 @@ train: $(READY)  ## trains: CONFIG=..., WORKDIR=..., ARGS='--config.field=value'
 	@$(PYTHON_BIN) -m launch.train --config=$(CONFIG) --workdir=$(WORKDIR) \
 	  $(ARGS)
 
+# A worker for each file, whose tests share what takes long to make.
 test: lint  ## checks the style and the types, runs all tests: ARGS='-k replay'
-	$(PYTHON_BIN) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PYTHON_BIN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## checks style and types
 	$(VENV)/bin/ruff check .
