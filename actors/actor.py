@@ -10,6 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from actors import environment as environment_lib
+from actors import (
+  inference,
+)
 from actors import parameters as parameters_lib
 from actors import policy as policy_lib
 from agents import seeding, types
@@ -35,7 +38,7 @@ class UnrollCollector:
     self,
     config: schema.Config,
     environment: environment_lib.AtariEnvironment,
-    policy: policy_lib.Policy,
+    policy: policy_lib.Policy | inference.RemotePolicy,
   ):
     self._unroll_length = config.actors.unroll_length
     self._frame_stack = config.env.frame_stack
@@ -61,7 +64,8 @@ class UnrollCollector:
 
     Args:
       params: act from the first step to the last.
-      version: of `params`; stored, like the following ones.
+      version: of `params`; stored, like the following ones. If the policy has
+        parameters of its own, the version that takes the first step counts.
       run_id: of this life of the actor.
       insert_wait: share of its time that the actor last waited on insertion.
 
@@ -76,6 +80,8 @@ class UnrollCollector:
       choice = self._policy(
         params, batch.frames[:, t : t + S], batch.starts[:, t : t + S]
       )
+      if t == 0 and choice.version is not None:
+        version = choice.version
       step = self._environment.step(choice.actions)
       batch.actions[:, t] = choice.actions
       batch.behaviour_logits[:, t] = choice.logits
@@ -112,6 +118,7 @@ def run_actor(
   source: parameters_lib.ParameterSource,
   stop: threading.Event,
   heartbeat: Callable[[], None],
+  chooser: inference.InferenceSource | None = None,
 ) -> None:
   """Plays and writes unrolls until stopped.
 
@@ -124,6 +131,8 @@ def run_actor(
     source: gives the parameters. A slow or dead one does not.
     stop: ends the loop.
     heartbeat: called at every turn and inside every wait.
+    chooser: chooses the actions instead, if there is one. A slow or dead one
+      does hold the actor back.
   """
   num_envs = config.actors.envs_per_actor
   seeds = seeding.derive_seeds(
@@ -132,13 +141,20 @@ def run_actor(
   environment = environment_lib.AtariEnvironment(
     config.env, num_envs, config.actors.env_threads, seeds[:num_envs]
   )
-  policy = policy_lib.Policy(config, environment.num_actions, seeds[num_envs])
+  policy: policy_lib.Policy | inference.RemotePolicy
+  parameters: parameters_lib.ParameterFetcher | inference.RemotePolicy
+  if chooser is not None:
+    policy = parameters = inference.RemotePolicy(chooser, stop, heartbeat)
+  else:
+    policy = policy_lib.Policy(config, environment.num_actions, seeds[num_envs])
+    parameters = parameters_lib.ParameterFetcher(source)
   collector = UnrollCollector(config, environment, policy)
   run_id = secrets.randbits(63)
   insert_wait = 0.0
   with (
     contextlib.closing(environment),
-    parameters_lib.ParameterFetcher(source) as fetcher,
+    parameters as fetcher,
+    contextlib.suppress(inference.Stopped),
   ):
     fetcher.wait_first(stop, heartbeat)
     turn_started = time.monotonic()

@@ -16,6 +16,8 @@ class Choice(NamedTuple):
 
   actions: np.ndarray
   logits: np.ndarray
+  # Of the parameters, where they are not the caller's.
+  version: int | None = None
 
 
 class Policy:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Role = Literal['learner', 'actor', 'evaluator', 'replay']
+Role = Literal['learner', 'actor', 'evaluator', 'replay', 'inference']
 
 _ROLES = get_args(Role)
 

@@ -7,6 +7,8 @@ from typing import Any
 MACHINERY = (
   'actors.num_actors',
   'actors.env_threads',
+  'actors.inference',
+  'actors.inference_wait_ms',
   'actors.insert_timeout_s',
   'actors.parameter_timeout_s',
   'replay.num_servers',

@@ -15,6 +15,11 @@ class Actors:
   unroll_length: int = 20
   # Emulator threads per actor process.
   env_threads: int = 1
+  # Where actions are chosen: 'actor', by parameters that each actor fetches, or
+  # 'learner', on its devices, for all actors at once. The learner then waits
+  # for the actors' observations, but no longer than this.
+  inference: str = 'actor'
+  inference_wait_ms: float = 10.0
   # How long one attempt to insert an unroll or fetch parameters may take
   # before it is reported and tried again.
   insert_timeout_s: float = 5.0
@@ -24,8 +29,11 @@ class Actors:
     checks.GroupChecker('actors', self).at_least(
       1, 'num_actors', 'envs_per_actor', 'unroll_length', 'env_threads'
     )
+    checks.check_choice(
+      'actors.inference', self.inference, ('actor', 'learner')
+    )
     checks.GroupChecker('actors', self).positive(
-      'insert_timeout_s', 'parameter_timeout_s'
+      'inference_wait_ms', 'insert_timeout_s', 'parameter_timeout_s'
     )
 
 

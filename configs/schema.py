@@ -83,6 +83,12 @@ class Config:
       0 <= self.seed < 2**31, 'seed', self.seed, 'must lie in [0, 2^31)'
     )
     checks.check(
+      not (self.cluster.relays and self.actors.inference == 'learner'),
+      'cluster.relays',
+      self.cluster.relays,
+      'must be false where actors.inference=learner: nobody fetches parameters',
+    )
+    checks.check(
       self.num_frames >= self.frames_per_update,
       'num_frames',
       self.num_frames,

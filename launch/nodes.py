@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
+import numpy as np
 from absl import logging
 from courier.python import client as courier_client
 
@@ -49,8 +50,8 @@ def incarnation() -> int:
   return int(os.environ.get('BMG_INCARNATION', '0'))
 
 
-class ParameterClient:
-  """Parameters of the learner or a relay, over Courier: a `ParameterSource`."""
+class LearnerClient:
+  """The learner, or a relay, over Courier: an `actors.actor.Source`."""
 
   def __init__(self, connect: Callable[[], Any], workdir: str) -> None:
     """Does not connect yet.
@@ -76,10 +77,25 @@ class ParameterClient:
       TimeoutError: the learner does not answer; it may be starting again.
       RuntimeError: the learner answers with an error.
     """
+    return self._call('get_parameters', unless_version)
+
+  def act(
+    self, frames: np.ndarray, starts: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, int]:
+    """Has the learner choose actions, see `actors.inference`.
+
+    Raises:
+      TimeoutError: the learner does not answer; it may be starting again.
+      RuntimeError: the learner answers with an error, or is another run's.
+    """
+    # As bytes: with arrays among the arguments, Courier's calls hang.
+    return self._call('act', frames.tobytes(), starts.tobytes())
+
+  def _call(self, method: str, *args: Any) -> Any:
     if self._client is None:
       self._client = self._connect()
     try:
-      result = self._client.get_parameters(self._token, unless_version)
+      result = getattr(self._client, method)(self._token, *args)
     except courier_client.StatusNotOk as error:
       raise self._translate(error) from error
     self._timeouts = 0
@@ -114,9 +130,12 @@ class ParameterServer:
     Raises:
       PermissionError: the token is that of another run.
     """
+    self._check(token)
+    return self._source.get_parameters(unless_version)
+
+  def _check(self, token: str) -> None:
     if token != self._token:
       raise PermissionError('this server belongs to another run')
-    return self._source.get_parameters(unless_version)
 
 
 class LearnerNode(ParameterServer):
@@ -128,11 +147,12 @@ class LearnerNode(ParameterServer):
     workdir: str,
     replay_addresses: Sequence[lp.Address],
   ) -> None:
-    from actors import environment
+    from actors import environment, inference
     from learner import learner
     from replay import reader
 
     num_actions = environment.num_actions(config.env)
+    self._config = config
     self._workdir = workdir
     replay_reader = reader.ReplayReader(
       [address.resolve() for address in replay_addresses],
@@ -142,6 +162,25 @@ class LearnerNode(ParameterServer):
     )
     self._learner = learner.Learner(config, workdir, replay_reader, num_actions)
     super().__init__(workdir, self._learner)
+    self._inference = inference.InferenceServer(
+      config, num_actions, incarnation(), self._learner.newest_parameters
+    )
+
+  def act(
+    self, token: str, frames: bytes, starts: bytes
+  ) -> tuple[np.ndarray, np.ndarray, int]:
+    """Served to actors, see `actors.inference`.
+
+    Raises:
+      PermissionError: the token is that of another run.
+    """
+    self._check(token)
+    env, num_envs = self._config.env, self._config.actors.envs_per_actor
+    shape = (num_envs, env.frame_stack)
+    return self._inference.act(
+      np.frombuffer(frames, np.uint8).reshape(*shape, *env.frame_shape),
+      np.frombuffer(starts, bool).reshape(shape),
+    )
 
   def run(self) -> None:
     """Learns from all the run's frames, then waits for the stop.
@@ -163,7 +202,7 @@ class RelayNode(ParameterServer):
 
     self._workdir = workdir
     self._index = index
-    source = ParameterClient(connect, workdir)
+    source = LearnerClient(connect, workdir)
     super().__init__(workdir, relay.ParameterRelay(source))
 
   def run(self) -> None:
@@ -188,15 +227,17 @@ def run_actor(
   replay_writer = writer.ReplayWriter(
     replay_address.resolve(), config, run_files.token(workdir)
   )
+  client = LearnerClient(connect, workdir)
   try:
     actor.run_actor(
       config,
       index,
       incarnation(),
       replay_writer,
-      ParameterClient(connect, workdir),
+      client,
       lp.stop_event(),
       make_heartbeat(workdir, plan.NodeId(plan.ACTOR, index)),
+      chooser=client if config.actors.inference == 'learner' else None,
     )
   finally:
     replay_writer.close()
@@ -212,7 +253,7 @@ def run_evaluator(
     config,
     workdir,
     incarnation(),
-    ParameterClient(connect, workdir),
+    LearnerClient(connect, workdir),
     lp.stop_event(),
     make_heartbeat(workdir, plan.NodeId(plan.EVALUATOR, 0)),
   )

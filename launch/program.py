@@ -8,6 +8,9 @@ import launchpad as lp
 from configs import schema
 from launch import nodes, plan
 
+# Courier's own default.
+_NUM_SERVER_THREADS = 16
+
 
 def make_program(config: schema.Config, workdir: str) -> lp.Program:
   """Builds the program of a run; starts, reads and writes nothing.
@@ -38,8 +41,15 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
       program.add_node(replay_node)
       replay_addresses.append(replay_node.reverb_address)
 
+  # Each actor whose action is being chosen holds one.
+  num_threads = _NUM_SERVER_THREADS
+  if config.actors.inference == 'learner':
+    num_threads += config.actors.num_actors
+
   def add_server(*node: Any) -> lp.CourierHandle:
-    handle = program.add_node(lp.CourierNode(*node))
+    handle = program.add_node(
+      lp.CourierNode(*node, courier_kwargs={'thread_pool_size': num_threads})
+    )
     # Without a deadline a call to a dead server never returns.
     handle.set_client_kwargs(call_timeout=config.actors.parameter_timeout_s)
     return handle

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from launch import plan
 
-# States of a node, and of a launch, which is waiting, running or through. A node
-# is silent where it runs, but has shown no sign of life for a while. The last
-# three are final.
+# States of a node, and of a launch, which is waiting, running or through. A
+# silent node runs, but has shown no sign of life for a while. Three are final.
 WAITING = 'waiting'
 STARTING = 'starting'
 RUNNING = 'running'

@@ -10,8 +10,8 @@ node is a server, it picks the port and enters it in the address book.
 
 What it knows is in `state/<node>.json`:
 
-  state       waiting, starting, running, silent, restarting, stopping; finished,
-              stopped, failed
+  state       waiting, starting, running, silent, restarting, stopping;
+              finished, stopped, failed
   pid         of the node; `supervisor_pid` of this process
   starts      of this node in this working directory, ever
   restarts    since this supervisor started

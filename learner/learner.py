@@ -86,6 +86,10 @@ class Learner:
     # A plain tuple: actors need not know the class to unpack it.
     return None if published is None else tuple(published)
 
+  def newest_parameters(self) -> publisher.Published:
+    """Returns the newest parameters, on the device; safe in any thread."""
+    return self._publisher.newest()
+
   def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
     """Trains until `config.num_frames` or `stop`, saves, waits for `stop`.
 

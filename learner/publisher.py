@@ -38,6 +38,16 @@ class ParameterPublisher:
     """Makes parameters available, given on the device."""
     self._newest = published._replace(params=self._copy(published.params))
 
+  def newest(self) -> Published:
+    """Returns what was published last, on the device; safe in any thread.
+
+    Raises:
+      RuntimeError: nothing was published yet.
+    """
+    if self._newest is None:
+      raise RuntimeError('no parameters were published yet')
+    return self._newest
+
   def get(self, unless_version: int) -> Published | None:
     """Returns the newest parameters as NumPy; safe in any thread.
 

@@ -27,14 +27,14 @@ def serve(tmp_path):
 
 
 def test_processes_of_the_run_get_its_parameters(serve, tmp_path):
-  client = nodes.ParameterClient(serve, str(tmp_path / 'ours'))
+  client = nodes.LearnerClient(serve, str(tmp_path / 'ours'))
   assert client.get_parameters(-1) == (5, 500, 'parameters')
   assert client.get_parameters(5) is None
 
 
 def test_a_process_of_another_run_is_turned_away(serve, tmp_path):
   run_files.begin_launch(str(tmp_path / 'theirs'))
-  client = nodes.ParameterClient(serve, str(tmp_path / 'theirs'))
+  client = nodes.LearnerClient(serve, str(tmp_path / 'theirs'))
   with pytest.raises(RuntimeError, match='belongs to another run'):
     client.get_parameters(-1)
 

@@ -344,7 +344,12 @@ def test_a_node_that_keeps_failing_ends_the_run_with_its_name(tmp_path):
 
 
 def test_threads_run_the_same_program(tmp_path):
-  arguments = ('--launcher=threads', '--config.num_frames=1600')
+  arguments = (
+    '--launcher=threads',
+    '--config.num_frames=1600',
+    '--config.actors.num_actors=2',
+    '--config.actors.inference=learner',
+  )
   with Run(tmp_path / 'run', *arguments) as run:
     run.end()
   assert run.status == 0, run.output
