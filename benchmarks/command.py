@@ -1,17 +1,81 @@
 """What the commands of the benchmarks have in common."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
 from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
 
-from launch import cli, run_files
+from launch import cli, run_files, run_folder
+
+# A machine with more of its cores taken before the start is called busy.
+_BUSY = 0.1
 
 
 def value(flag_values: flags.FlagValues, name: str) -> Any:
   """Returns the value of a flag."""
   return flag_values[name].value
+
+
+def with_recipe(argv: Sequence[str]) -> list[str]:
+  """Adds the recipe of `make train` where the command line names none."""
+  names = {argument.lstrip('-').partition('=')[0] for argument in argv[1:]}
+  default = [] if 'config' in names else ['--config=configs/atari_local.py']
+  return [argv[0], *default, *argv[1:]]
+
+
+def run_arguments(
+  flag_values: flags.FlagValues, defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+  """Returns flags for `launch.train` that give the same configuration again.
+
+  Args:
+    flag_values: of this command line, with its recipe and overrides.
+    defaults: values of further fields, unless they are overridden, too.
+  """
+  flag: Any = flag_values['config']
+  fields = {**(defaults or {}), **config_flags.get_override_values(flag)}
+  return [
+    f'--config={config_flags.get_config_filename(flag)}',
+    *(f'--config.{field}={value}' for field, value in fields.items()),
+  ]
+
+
+def circumstances(argv: Sequence[str], console: Console) -> dict[str, Any]:
+  """Returns what figures depend on; says so if others use the machine.
+
+  Args:
+    argv: the command line.
+    console: where to say it.
+  """
+  busy = psutil.cpu_percent(interval=1.0) / 100
+  if busy > _BUSY:
+    console.print(
+      f'Note: other programs keep {busy:.0%} of this machine busy; '
+      'all figures suffer from it.'
+    )
+  return {**run_folder.provenance(argv), 'busy_before': busy}
+
+
+def new_folder(path: str) -> pathlib.Path:
+  """Makes the folder that --out names.
+
+  Raises:
+    UsageError: it cannot be made, or holds something already.
+  """
+  folder = pathlib.Path(path).absolute()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+      raise cli.UsageError(f'--out={path}: is not empty; take a new folder')
+  except OSError as error:
+    raise cli.UsageError(
+      f'--out={path}: cannot be made: {error.strerror}'
+    ) from error
+  return folder
 
 
 def save(path: pathlib.Path, values: Mapping[str, Any]) -> None:

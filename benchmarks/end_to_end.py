@@ -3,7 +3,6 @@
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import measurement, parts
+from benchmarks import live_run, measurement, parts
 from configs import errors, schema
 from launch import plan, run_files, status
 
@@ -63,7 +62,7 @@ def measure(
         f'a node ended while it was measured: {error}'
       ) from error
     finally:
-      _stop(launcher, config)
+      live_run.stop(launcher, config)
   return result
 
 
@@ -146,21 +145,3 @@ def _peak_memory(pid: int) -> int:
     if line.startswith('VmHWM:'):
       return 1024 * int(line.split()[1])
   raise ProcessLookupError(pid)
-
-
-def _stop(launcher: parts.Process, config: schema.Config) -> None:
-  """Stops the run in order, or at least stops waiting for it."""
-  launcher.popen.send_signal(signal.SIGTERM)
-  # The launcher gives up by itself after two graces and a margin.
-  timeout_s = 2 * config.launch.grace_s + 30
-  try:
-    exit_status = launcher.popen.wait(timeout_s)
-  except subprocess.TimeoutExpired:
-    raise errors.FatalError(
-      f'the run did not stop within {timeout_s:.0f} s of SIGTERM'
-    ) from None
-  if exit_status != 0:
-    raise errors.FatalError(
-      f'the run did not stop in order: exit status {exit_status}; its last '
-      f'words:\n{launcher.last_words()}'
-    )

@@ -77,7 +77,7 @@ def limits(
 
 def parts_table(results: Results) -> Table:
   """One line per part."""
-  table = _table(
+  table = make_table(
     'part',
     'frames/s',
     'spread',
@@ -105,7 +105,7 @@ def limits_table(
   results: Results, config: schema.Config, num_cores: int
 ) -> Table:
   """Compares each mode's whole run with what its parts allow."""
-  table = _table(
+  table = make_table(
     'mode',
     'end to end',
     'slowest part alone',
@@ -128,7 +128,7 @@ def limits_table(
 
 def processes_table(results: Results) -> Table:
   """Cores and memory of each process of the whole runs."""
-  table = _table('process', 'part', 'cores', 'peak memory, MB')
+  table = make_table('process', 'part', 'cores', 'peak memory, MB')
   for part, result in results.items():
     for name, memory in result.peak_memory.items():
       table.add_row(
@@ -139,7 +139,7 @@ def processes_table(results: Results) -> Table:
 
 def comparison_table(first: Results, second: Results) -> Table:
   """How much faster each part is in the second of two reports."""
-  table = _table('part', 'first, frames/s', 'second, frames/s', 'ratio')
+  table = make_table('part', 'first, frames/s', 'second, frames/s', 'ratio')
   for name in first:
     if name in second:
       rates = first[name].frames_per_second, second[name].frames_per_second
@@ -151,7 +151,8 @@ def comparison_table(first: Results, second: Results) -> Table:
   return table
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+  """Returns a table without rows; its first column names them."""
   table = Table(box=None)
   for i, column in enumerate(columns):
     table.add_column(column, justify='right' if i else 'left', no_wrap=not i)

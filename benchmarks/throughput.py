@@ -14,16 +14,13 @@ import pathlib
 import signal
 import tempfile
 from collections.abc import Sequence
-from typing import Any
 
-import psutil
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
 from benchmarks import command, end_to_end, measurement, parts, report
 from configs import schema
-from launch import cli, run_folder
+from launch import cli
 
 _LEARNER_PARTS = {
   report.learner_part(mode, length): (mode, length)
@@ -31,8 +28,6 @@ _LEARNER_PARTS = {
 }
 _RUN_PARTS = {report.END_TO_END + mode: mode for mode in ('none', 'bmg')}
 PARTS = ('environment', 'actor', 'replay', *_LEARNER_PARTS, *_RUN_PARTS)
-# A machine with more of its cores taken before the start is called busy.
-_BUSY = 0.1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,20 +77,13 @@ class _Benchmark:
     self._config = config
     self._seconds: float = command.value(flag_values, 'seconds')
     self._repeats: int = command.value(flag_values, 'repeats')
-    self._run_arguments = _run_arguments(flag_values)
+    self._run_arguments = command.run_arguments(flag_values)
     self._console = console
     self._num_cores = len(os.sched_getaffinity(0))
     self._output = pathlib.Path(command.value(flag_values, 'out'))
     self._results: dict[str, measurement.Result] = {}
-    busy = psutil.cpu_percent(interval=1.0) / 100
-    if busy > _BUSY:
-      console.print(
-        f'Note: other programs keep {busy:.0%} of this machine busy; '
-        'all figures suffer from it.'
-      )
     self._circumstances = {
-      **run_folder.provenance(argv),
-      'busy_before': busy,
+      **command.circumstances(argv, console),
       'config': schema.to_dict(config),
     }
     # Better now than after all the measuring.
@@ -205,16 +193,6 @@ def _select(wanted: Sequence[str]) -> list[str]:
       )
     chosen |= meant
   return [name for name in PARTS if name in chosen]
-
-
-def _run_arguments(flag_values: flags.FlagValues) -> list[str]:
-  """The flags of this command line that give the same configuration again."""
-  flag: Any = flag_values['config']
-  overrides = config_flags.get_override_values(flag)
-  return [
-    f'--config={config_flags.get_config_filename(flag)}',
-    *(f'--config.{field}={value}' for field, value in overrides.items()),
-  ]
 
 
 def _pair(paths: Sequence[str]) -> Sequence[str]:

@@ -50,6 +50,7 @@ class Learner:
       ConfigError: there are fewer devices than asked for.
       FatalError: the checkpoints cannot be read, or are of another run.
     """
+    logging.info('Initialising the training state.')
     self._config = config
     self._reader = reader
     self._finished_file = pathlib.Path(workdir, 'state', 'finished.json')
