@@ -88,7 +88,7 @@ class _Chaos:
     self._planned = kills.plan_kills(
       command.value(flag_values, 'kills'),
       60 * command.value(flag_values, 'minutes'),
-      plan.nodes(config),
+      plan.nodes(schema.to_dict(config)),
       command.value(flag_values, 'seed'),
     )
     self._console = console

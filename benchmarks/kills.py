@@ -170,10 +170,12 @@ def outcome_problems(outcome: Outcome, num_frames: int) -> list[str]:
 
 
 def summarize(kills: Sequence[Kill]) -> dict[str, dict[str, Any]]:
-  """Returns number, median and maximum of each measure, by group."""
+  """Returns number, median and maximum of each measure, by group killed."""
   summary: dict[str, dict[str, Any]] = {}
   for group in plan.GROUPS:
     chosen = [kill for kill in kills if kill.group == group]
+    if not chosen:
+      continue
     summary[group] = {
       'kills': len(chosen),
       'back_s': _median_and_max([kill.back_s for kill in chosen]),
