@@ -259,7 +259,8 @@ class Supervisor:
       self._failures.popleft()
     if now - self._started_at > _HEALTHY_S:
       self._delay_s = _FIRST_DELAY_S
-    last_words = self._log.last_line()
+    # Whom SIGKILL ends has had no time to say why.
+    last_words = '' if status == -signal.SIGKILL else self._log.last_line()
     self._log.write(f'ended: {describe_exit(status)}')
     self._state['last_exit'] = describe_exit(status)
     self._state['last_error'] = last_words or describe_exit(status)

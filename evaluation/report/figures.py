@@ -118,7 +118,7 @@ def median_curves(
     if not num_games:
       return '', {}
     _axis_of_frames(axis)
-    axis.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+    axis.yaxis.set_major_formatter(ticker.PercentFormatter())
     return _svg(figure, name), num_games
 
 

@@ -246,7 +246,7 @@ def _headlines(
     for a in qualified
   ]
   rows += [
-    (h.agent, f'{h.median} %', h.certainty, h.convention)
+    (h.agent, text.unbroken(f'{h.median} %'), h.certainty, h.convention)
     for h in published.HEADLINES
   ]
   header = ('agent', 'median', 'how certain', 'how the scores were taken')

@@ -35,3 +35,8 @@ def span(values: Iterable[int]) -> str:
 def plural(number: int, noun: str) -> str:
   """Writes 1 game, 2 games."""
   return f'{number} {noun}' + ('' if number == 1 else 's')
+
+
+def unbroken(words: str) -> str:
+  """Keeps words on one line."""
+  return words.replace(' ', '\N{NO-BREAK SPACE}')

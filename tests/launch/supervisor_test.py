@@ -47,6 +47,8 @@ def test_a_killed_node_is_restarted_and_counts_its_incarnations(supervise):
   assert second['pid'] != first['pid']
   assert second['restarts'] == 1
   assert second['last_exit'] == 'killed by SIGKILL'
+  # Not what it happened to say before.
+  assert second['last_error'] == 'killed by SIGKILL'
   assert 'life 0' in supervised.log()
   assert 'life 1' in supervised.log()
 

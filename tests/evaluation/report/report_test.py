@@ -207,6 +207,17 @@ def test_numbers_on_axes_are_not_shortened(tmp_path):
   assert any(len(text) > 4 for text in texts)
 
 
+def test_percents_on_axes_differ_where_scores_hardly_do(tmp_path):
+  # Of Boxing: 0 % to 0.8 % of a human's.
+  returns = ((100, 0.1), (500, 0.15), (1000, 0.2))
+  run = fake_runs.make(tmp_path / 'a', 'boxing', returns=returns)
+  runs = report.collect.collect([run]).runs
+  picture, _ = figures.median_curves(runs, figures.looks(['bmg']), 'x')
+  ticks = re.findall(r'<text[^>]*>([^<]*)%<', picture)
+  assert len(ticks) >= 3
+  assert len({float(tick) for tick in ticks}) == len(ticks)
+
+
 def test_the_median_curve_stops_where_the_first_run_ends(tmp_path):
   runs = [
     fake_runs.make(tmp_path / '1', returns=((100, -20.7), (500, 14.6))),
