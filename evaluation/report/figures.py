@@ -77,7 +77,7 @@ def learning_curves(
     _human_line(axis, game)
     _axis_of_frames(axis)
     axis.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    axis.yaxis.set_major_formatter(ticker.EngFormatter(sep=''))
+    axis.yaxis.set_major_formatter(_large_numbers())
     return _svg(figure, name)
 
 
@@ -157,7 +157,10 @@ def meta_parameters(
     return ''
   num_columns = min(columns, len(names))
   num_rows = -(-len(names) // num_columns)
-  figure = figure_lib.Figure(figsize=(2.6 * num_columns, 1.8 * num_rows))
+  # Numbers on the axes may be long, and need their room.
+  figure = figure_lib.Figure(
+    figsize=(2.6 * num_columns, 1.8 * num_rows), layout='constrained'
+  )
   with matplotlib.rc_context(_STYLE):
     for index, parameter in enumerate(names):
       axis = figure.add_subplot(num_rows, num_columns, index + 1)
@@ -169,14 +172,6 @@ def meta_parameters(
       axis.yaxis.set_major_locator(ticker.MaxNLocator(4))
       axis.ticklabel_format(axis='y', useOffset=False)
       _axis_of_frames(axis)
-    figure.subplots_adjust(
-      left=0.3 / num_columns,
-      right=0.985,
-      top=1 - 0.22 / (1.8 * num_rows),
-      bottom=0.25 / (1.8 * num_rows),
-      wspace=0.42,
-      hspace=0.42,
-    )
     return _svg(figure, name)
 
 
@@ -279,8 +274,14 @@ def _human_line(axis: axes.Axes, game: str) -> None:
 
 def _axis_of_frames(axis: axes.Axes) -> None:
   axis.xaxis.set_major_locator(ticker.MaxNLocator(4))
-  # 2M rather than 2000000.
-  axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
+  axis.xaxis.set_major_formatter(_large_numbers())
+
+
+def _large_numbers() -> ticker.EngFormatter:
+  """Writes 2M rather than 2000000, but 0.9 rather than 900m."""
+  formatter = ticker.EngFormatter(sep='')
+  formatter.ENG_PREFIXES = {0: '', 3: 'k', 6: 'M', 9: 'G'}
+  return formatter
 
 
 def _thin(curve: Curve) -> Curve:

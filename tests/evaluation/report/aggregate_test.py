@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from evaluation import atari_scores
 from evaluation.report import aggregate, published, results
 
 
@@ -102,7 +103,7 @@ def test_probability_of_improvement_is_rliables():
 
 
 def test_atari5_needs_all_five_and_clips_at_random_play():
-  weights = aggregate._ATARI5
+  weights = atari_scores.ATARI5
   assert aggregate.atari5_median(dict.fromkeys(weights, 0.0)) == 0.0
   assert aggregate.atari5_median(dict.fromkeys(weights, -3.0)) == 0.0
   # log10(1 + 99) = 2 in each game.

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import textpath
 
 from evaluation import atari_scores, numbers
 from evaluation.report import __main__ as report
@@ -205,6 +206,32 @@ def test_numbers_on_axes_are_not_shortened(tmp_path):
   assert len(set(ticks)) >= 3
   assert min(ticks) <= 0.96  # Of the auxiliary head, at 0.95.
   assert any(len(text) > 4 for text in texts)
+
+
+def test_long_numbers_on_axes_have_room(tmp_path):
+  run = report.collect.collect([fake_runs.make(tmp_path / 'a')]).runs[0]
+  run.learner['meta/entropy_weight'] = [0.00099996, 0.00099998, 0.001]
+  picture = figures.meta_parameters(
+    {'bmg': [run]}, figures.looks(['bmg']), 'x', 1
+  )
+  ends = re.findall(r'<text[^>]*? x="([^"]*)"[^>]*>(0\.0[^<]*)<', picture)
+  assert max(len(tick) for _, tick in ends) >= len('0.00099998')
+  for end, tick in ends:
+    width = textpath.TextPath((0, 0), tick, size=9).get_extents().width
+    assert float(end) > width
+
+
+def test_small_scores_are_not_written_in_thousandths(tmp_path):
+  returns = ((100, 0.0), (500, 0.4), (1000, 0.9))
+  run = fake_runs.make(tmp_path / 'a', returns=returns)
+  runs = report.collect.collect([run]).runs
+  picture = figures.learning_curves(
+    'pong', {'bmg': runs}, figures.looks(['bmg']), 'x'
+  )
+  ticks = re.findall(r'<text[^>]*>([^<]*)<', picture)
+  assert '0.4' in ticks
+  assert '1k' in ticks or '900' in ticks
+  assert not [tick for tick in ticks if tick.endswith('m')]
 
 
 def test_percents_on_axes_differ_where_scores_hardly_do(tmp_path):
