@@ -53,8 +53,9 @@ def measure_replay(
   """
   run_files.write_json(run_files.config(folder), schema.to_dict(config))
   address = f'{address_book.LOCAL_HOST}:{address_book.pick_port(set())}'
-  key = address_book.node_key(plan.NodeId(plan.REPLAY, 0))
-  assert key is not None
+  (key,) = address_book.node_keys(
+    schema.to_dict(config), plan.NodeId(plan.REPLAY, 0)
+  )
   address_book.publish(folder, key, address)
   task = _task('writer', config, seconds, repeats, folder)
   task = dataclasses.replace(task, address=address)

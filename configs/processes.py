@@ -116,7 +116,7 @@ class Replay:
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-  """The learner process: logging, checkpoints, devices."""
+  """The learner: logging, checkpoints, devices, hosts."""
 
   log_period_s: float = 5.0
   checkpoint_period_s: float = 300.0
@@ -128,15 +128,24 @@ class Learner:
   compile_timeout_s: float = 1800.0
   # Batches read ahead while the device works.
   prefetch: int = 2
-  # Local devices to spread a batch over; 0 takes all of them.
+  # Devices of each host to spread a batch over; 0 takes all of them.
   num_devices: int = 0
+  # Learner processes, each with devices of its own, that make each training
+  # step together. Batch sizes are those of all hosts together.
+  num_hosts: int = 1
+  # A host of which the others hear nothing for so long is given up, and the
+  # learner starts again from its last checkpoint.
+  host_timeout_s: float = 30.0
 
   def __post_init__(self) -> None:
     checks.GroupChecker('learner', self).positive(
-      'log_period_s', 'checkpoint_period_s', 'compile_timeout_s'
+      'log_period_s',
+      'checkpoint_period_s',
+      'compile_timeout_s',
+      'host_timeout_s',
     )
     checks.GroupChecker('learner', self).at_least(
-      1, 'keep_checkpoints', 'prefetch'
+      1, 'keep_checkpoints', 'prefetch', 'num_hosts'
     )
     checks.GroupChecker('learner', self).at_least(0, 'keep_best', 'num_devices')
 

@@ -102,6 +102,23 @@ class Config:
       f'must hold the {online} online unrolls of one meta-update '
       '(replay.online_batch for each of its updates)',
     )
+    self._check_divisible_among_hosts()
+
+  def _check_divisible_among_hosts(self) -> None:
+    """Each host of the learner reads an equal share of every batch."""
+    sizes = {
+      'replay.online_batch': self.replay.online_batch,
+      'replay.replay_batch': self.replay.replay_batch,
+    }
+    if self.meta.num_bootstrap_batches:
+      sizes['meta.bootstrap_batch'] = self.meta.bootstrap_batch
+    for field, size in sizes.items():
+      checks.check(
+        size % self.learner.num_hosts == 0,
+        field,
+        size,
+        f'must be divisible by learner.num_hosts = {self.learner.num_hosts}',
+      )
 
   @property
   def frames_per_unroll(self) -> int:

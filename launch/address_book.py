@@ -33,10 +33,11 @@ def key(label: str, index: int, name: str) -> str:
   return f'{label}.{index}.{name}'
 
 
-def node_key(node: plan.NodeId) -> str | None:
-  """The key of the address that `node` serves; None if it serves none."""
-  name = plan.GROUPS[node.group].address
-  return None if name is None else key(node.group, node.index, name)
+def node_keys(config: plan.Config, node: plan.NodeId) -> tuple[str, ...]:
+  """The keys of the addresses that `node` serves."""
+  return tuple(
+    key(node.group, node.index, name) for name in plan.addresses(config, node)
+  )
 
 
 def publish(workdir: str, address_key: str, address: str) -> None:
@@ -55,16 +56,15 @@ def look_up(workdir: str, address_key: str) -> str | None:
   return entry['address']
 
 
-def publish_local(workdir: str, nodes: tuple[plan.NodeId, ...]) -> None:
+def publish_local(workdir: str, config: plan.Config) -> None:
   """Gives each server of the program a free port of this machine.
 
   Raises:
     OSError: there is none.
   """
   taken: set[int] = set()
-  for node in nodes:
-    address_key = node_key(node)
-    if address_key is not None:
+  for node in plan.nodes(config):
+    for address_key in node_keys(config, node):
       port = pick_port(taken)
       taken.add(port)
       publish(workdir, address_key, f'{LOCAL_HOST}:{port}')

@@ -76,6 +76,6 @@ def _make_builder(
   if os.environ.get('BMG_ADDRESSES') == address_book.DNS:
     run_name = os.environ.get('BMG_RUN_NAME') or dns.run_name(workdir)
     return KnownAddress(
-      dns.address(schema.to_dict(config), label, index, run_name)
+      dns.address(schema.to_dict(config), label, index, run_name, name)
     )
   return BookedAddress(workdir, address_book.key(label, index, name))

@@ -8,8 +8,6 @@ own, so that ports can be fixed. Standard library only: supervisors import it.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from launch import plan
 
@@ -48,16 +46,22 @@ def is_valid_name(name: str) -> bool:
   return len(name) <= MAX_NAME and _VALID_NAME.fullmatch(name) is not None
 
 
-def port(group: str) -> int:
+def port(group: str, name: str = '') -> int:
   """Returns the port that the servers of `group` listen on.
 
   Each group has its own, so that all of them can be tried on one machine.
+
+  Args:
+    group: a key of `plan.GROUPS`.
+    name: of the address; '' is that of the group.
 
   Raises:
     ValueError: its nodes serve nothing.
   """
   if plan.GROUPS[group].address is None:
     raise ValueError(f'nodes of the group {group!r} serve nothing')
+  if name == plan.COORDINATOR:
+    return _FIRST_PORT + len(plan.GROUPS)
   return _FIRST_PORT + list(plan.GROUPS).index(group)
 
 
@@ -67,7 +71,7 @@ def host(run_name: str, group: str, pod_index: int) -> str:
 
 
 def address(
-  config: Mapping[str, Any], label: str, index: int, run_name: str
+  config: plan.Config, label: str, index: int, run_name: str, name: str = ''
 ) -> str:
   """Returns host:port of one server.
 
@@ -76,11 +80,12 @@ def address(
     label: the group of the node, a key of `plan.GROUPS`.
     index: of the node in its group.
     run_name: of the run on the cluster, see `run_name`.
+    name: of the address; '' is that of the group.
 
   Raises:
     ValueError: the group's nodes serve nothing, or there is no such node.
   """
-  group_port = port(label)
+  group_port = port(label, name)
   if not 0 <= index < plan.num_nodes(config, label):
     raise ValueError(f'there is no node {label}-{index}')
   if plan.GROUPS[label].joins:

@@ -168,17 +168,24 @@ def _object(
 
 def _network_policy(config: schema.Config, run_name: str) -> Manifest:
   """Lets only pods of the run talk to it, and only to its servers."""
-  pods = {'matchLabels': _labels(run_name)}
+
+  def pods(**more: str) -> Manifest:
+    return {'podSelector': {'matchLabels': _labels(run_name, **more)}}
+
   ports = [
     {'protocol': 'TCP', 'port': dns.port(name)}
     for name in plan.TASK_GROUPS
     if plan.GROUPS[name].address is not None
   ]
+  rules: list[Manifest] = [{'from': [pods()], 'ports': ports}]
+  if config.learner.num_hosts > 1:
+    # Their devices choose ports as they like.
+    rules.append({'from': [pods(component=plan.LEARNER)]})
   return _object(config, run_name, 'networking.k8s.io/v1', 'NetworkPolicy') | {
     'spec': {
-      'podSelector': pods,
+      **pods(),
       'policyTypes': ['Ingress'],
-      'ingress': [{'from': [{'podSelector': pods}], 'ports': ports}],
+      'ingress': rules,
     }
   }
 

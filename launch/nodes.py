@@ -145,22 +145,31 @@ class LearnerNode(ParameterServer):
     self,
     config: schema.Config,
     workdir: str,
+    index: int,
     replay_addresses: Sequence[lp.Address],
+    coordinator: lp.Address | None,
   ) -> None:
     from actors import environment, inference
-    from learner import learner
+    from learner import hosts, learner
     from replay import reader
+
+    team = hosts.Hosts()
+    if coordinator is not None:
+      team = hosts.join(config.learner, index, coordinator.resolve())
 
     num_actions = environment.num_actions(config.env)
     self._config = config
     self._workdir = workdir
+    self._index = index
     replay_reader = reader.ReplayReader(
       [address.resolve() for address in replay_addresses],
       config,
       num_actions,
       run_files.token(workdir),
     )
-    self._learner = learner.Learner(config, workdir, replay_reader, num_actions)
+    self._learner = learner.Learner(
+      config, workdir, replay_reader, num_actions, team
+    )
     super().__init__(workdir, self._learner)
     self._inference = inference.InferenceServer(
       config, num_actions, incarnation(), self._learner.newest_parameters
@@ -188,7 +197,8 @@ class LearnerNode(ParameterServer):
     The evaluator needs the last parameters after the last update, so the
     launcher hears of the end by a file and stops the run in its own time.
     """
-    heartbeat = make_heartbeat(self._workdir, plan.NodeId(plan.LEARNER, 0))
+    node = plan.NodeId(plan.LEARNER, self._index)
+    heartbeat = make_heartbeat(self._workdir, node)
     self._learner.run(lp.stop_event(), heartbeat)
 
 

@@ -13,6 +13,8 @@ LEARNER = 'learner'
 RELAY = 'relay'
 ACTOR = 'actor'
 EVALUATOR = 'evaluator'
+# The address where several learner hosts meet, of the first one.
+COORDINATOR = 'coordinator'
 
 # A node ends with this status when restarting it cannot help.
 FATAL_STATUS = 3
@@ -61,11 +63,22 @@ def num_nodes(config: Config, group: str) -> int:
   """Returns how many nodes `group` has."""
   if group == REPLAY:
     return config['replay']['num_servers']
+  if group == LEARNER:
+    return config['learner']['num_hosts']
   if group == ACTOR:
     return config['actors']['num_actors']
   if group == RELAY:
     return num_tasks(config, ACTOR) if config['cluster']['relays'] else 0
   return 1
+
+
+def addresses(config: Config, node: NodeId) -> tuple[str, ...]:
+  """Returns the names of the Launchpad addresses that `node` serves."""
+  name = GROUPS[node.group].address
+  names: tuple[str, ...] = () if name is None else (name,)
+  if node == NodeId(LEARNER, 0) and num_nodes(config, LEARNER) > 1:
+    names += (COORDINATOR,)
+  return names
 
 
 def nodes(config: Config) -> tuple[NodeId, ...]:

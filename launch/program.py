@@ -1,6 +1,7 @@
 """The graph of a run: who there is, and who talks to whom."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import launchpad as lp
@@ -46,16 +47,32 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
   if config.actors.inference == 'learner':
     num_threads += config.actors.num_actors
 
-  def add_server(*node: Any) -> lp.CourierHandle:
-    handle = program.add_node(
-      lp.CourierNode(*node, courier_kwargs={'thread_pool_size': num_threads})
+  def add_server(
+    *node: Any, addresses: Sequence[lp.Address] = ()
+  ) -> lp.CourierHandle:
+    server = lp.CourierNode(
+      *node, courier_kwargs={'thread_pool_size': num_threads}
     )
+    for address in addresses:
+      server.allocate_address(address)
+    handle = program.add_node(server)
     # Without a deadline a call to a dead server never returns.
     handle.set_client_kwargs(call_timeout=config.actors.parameter_timeout_s)
     return handle
 
+  # Where learner hosts meet, if there are several: at the first one, which also
+  # has the parameters that are asked for.
+  num_hosts = config.learner.num_hosts
+  coordinator = lp.Address(plan.COORDINATOR) if num_hosts > 1 else None
   with program.group(plan.LEARNER):
-    learner = add_server(nodes.LearnerNode, config, workdir, replay_addresses)
+    learner, *_ = [
+      add_server(
+        *(nodes.LearnerNode, config, workdir, index),
+        *(replay_addresses, coordinator),
+        addresses=[coordinator] if coordinator and index == 0 else [],
+      )
+      for index in range(num_hosts)
+    ]
   # Nodes get `dereference` itself, not its result, to connect more than once.
   with program.group(plan.RELAY):
     relays = [

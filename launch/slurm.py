@@ -40,11 +40,14 @@ def core_script(config: schema.Config, workdir: str) -> str:
     ConfigError: they cannot be spread over `slurm.core_nodes`.
   """
   core = core_nodes(config)
+  # Learner hosts on one node would fight for its devices.
+  shared = (1,) if config.learner.num_hosts == 1 else ()
   checks.check(
-    config.slurm.core_nodes in (1, len(core)),
+    config.slurm.core_nodes in (*shared, len(core)),
     'slurm.core_nodes',
     config.slurm.core_nodes,
-    f'must be 1, or {len(core)} for {", ".join(map(str, core))}',
+    f'must be {"1, or " if shared else ""}{len(core)} for '
+    f'{", ".join(map(str, core))}',
   )
   resources = [getattr(config.cluster, node.group) for node in core]
   cpus = [each.cpus for each in resources]

@@ -79,12 +79,16 @@ class Supervisor:
     self._group = plan.GROUPS[node.group]
     self._log = node_log.NodeLog(run_files.log(workdir, node))
     self._heartbeat = run_files.heartbeat(workdir, node)
-    self._address_key = address_book.node_key(node)
-    self._address = ''
+    # What it serves, as host:port.
+    self._addresses: dict[str, str] = {}
     # Names that can be worked out need neither a book nor a common launch.
     self._is_alone = os.environ.get('BMG_ADDRESSES') == address_book.DNS
-    if self._address_key is not None and not self._is_alone:
-      self._address = f'{host}:{address_book.pick_port(set())}'
+    if not self._is_alone:
+      taken: set[int] = set()
+      for key in address_book.node_keys(self._config, node):
+        port = address_book.pick_port(taken)
+        taken.add(port)
+        self._addresses[key] = f'{host}:{port}'
     self._joined = run_files.Launch()
     self._launch_read_at = -math.inf
     # Slurm sends SIGTERM to every process of a job. Nodes are deaf to it there,
@@ -95,6 +99,8 @@ class Supervisor:
     self._stop_asked = False
     self._child: subprocess.Popen[bytes] | None = None
     self._started_at = 0.0
+    # Why this supervisor has killed the node, if it has.
+    self._kill_reason = ''
     self._delay_s = _FIRST_DELAY_S
     self._failures: collections.deque[float] = collections.deque()
     self._failed_starts = 0
@@ -150,8 +156,8 @@ class Supervisor:
       launch = run_files.read_launch(self._workdir)
       if launch.state == run_files.RUNNING:
         self._joined = launch
-        if self._address_key is not None:
-          address_book.publish(self._workdir, self._address_key, self._address)
+        for key, address in self._addresses.items():
+          address_book.publish(self._workdir, key, address)
         return True
       if launch.state in run_files.FINAL_STATES:
         return False
@@ -179,6 +185,7 @@ class Supervisor:
   def _start(self) -> None:
     """Starts the node in a process group of its own."""
     self._heartbeat.unlink(missing_ok=True)
+    self._kill_reason = ''
     environment = resources.environment(
       self._node.group, self._config, os.environ
     )
@@ -234,7 +241,8 @@ class Supervisor:
         if state != self._state['state']:
           self._say(state=state)
       if silent_s > self._launch['heartbeat_timeout_s']:
-        self._log.write(f'no sign of life for {silent_s:.0f} s: killed')
+        self._kill_reason = f'no sign of life for {silent_s:.0f} s: killed'
+        self._log.write(self._kill_reason)
         self._kill_group()
         return self._child.wait()
       self._log.limit_size()
@@ -259,8 +267,10 @@ class Supervisor:
       self._failures.popleft()
     if now - self._started_at > _HEALTHY_S:
       self._delay_s = _FIRST_DELAY_S
-    # Whom SIGKILL ends has had no time to say why.
-    last_words = '' if status == -signal.SIGKILL else self._log.last_line()
+    last_words = self._kill_reason
+    # Whom another's SIGKILL ends has had no time to say why.
+    if not last_words and status != -signal.SIGKILL:
+      last_words = self._log.last_line()
     self._log.write(f'ended: {describe_exit(status)}')
     self._state['last_exit'] = describe_exit(status)
     self._state['last_error'] = last_words or describe_exit(status)

@@ -66,7 +66,7 @@ class Task:
       0 where all nodes finished or stopped in order, else 1.
     """
     leads = self._args.addresses == address_book.DNS and (
-      self._args.group == plan.LEARNER
+      plan.NodeId(plan.LEARNER, 0) in self._nodes
     )
     if leads:
       run_files.begin_launch(self._args.workdir)

@@ -35,7 +35,7 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   # Launchpad's manager reads its flags; ours are none of its business.
   flags.FLAGS(['launch.threads', '--lp_termination_notice_secs=-1'])
   run_files.begin_launch(workdir)
-  address_book.publish_local(workdir, plan.nodes(schema.to_dict(config)))
+  address_book.publish_local(workdir, schema.to_dict(config))
   program = program_lib.make_program(config, workdir)
   addresses.bind(program, config, workdir)
   manager = worker_manager.WorkerManager(kill_main_thread=False)

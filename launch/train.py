@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import schema
+from configs import checks, schema
 from launch import (
   cli,
   kubernetes,
@@ -62,6 +62,12 @@ def main(argv: Sequence[str]) -> int:
   launcher = str(flag_values['launcher'].value)
   if launcher == 'kubernetes':
     manifests.check(config)
+  checks.check(
+    launcher != 'threads' or config.learner.num_hosts == 1,
+    'learner.num_hosts',
+    config.learner.num_hosts,
+    'must be 1 with --launcher=threads: hosts are processes',
+  )
   if flag_values['dry_run'].value:
     return _dry_run(config, workdir, launcher)
   try:

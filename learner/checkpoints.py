@@ -79,7 +79,14 @@ class CheckpointStore:
     self._directory = directory
     self._fingerprint = dict(fingerprint)
     self._best = _BestN(config.keep_best)
+    os.makedirs(directory, exist_ok=True)
+    process = jax.process_index()
     self._options = ocp.CheckpointManagerOptions(
+      create=False,
+      # Of several hosts only this one is here: Orbax must not wait for others.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}
+      ),
       preservation_policy=_AnyPolicy(
         [_LatestN(config.keep_checkpoints), self._best]
       ),

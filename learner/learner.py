@@ -1,4 +1,8 @@
-"""The learner process: reads batches, steps, publishes, records, saves."""
+"""The learner process: reads batches, steps, publishes, records, saves.
+
+On several hosts (`learner.num_hosts`) each has such a process. All of them make
+the same steps, as they agree on each before it; the chief alone writes files.
+"""
 
 import json
 import os
@@ -6,6 +10,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +23,7 @@ from learner import (
   algorithm,
   checkpoints,
   heartbeats,
+  hosts,
   prefetch,
   publisher,
   training,
@@ -37,44 +43,69 @@ class Learner:
     workdir: str,
     reader: prefetch.UnrollReader,
     num_actions: int,
+    team: hosts.Hosts | None = None,
   ):
     """Initialises the training state, or restores it.
 
     Args:
       config: the run's configuration.
-      workdir: the run's folder.
-      reader: source of unrolls; closed at the end of `run`.
+      workdir: the run's folder; only the chief needs it.
+      reader: source of this host's unrolls; closed at the end of `run`.
       num_actions: A, of the game.
+      team: from `hosts.join`; not needed for one host.
 
     Raises:
-      ConfigError: there are fewer devices than asked for.
+      ConfigError: there are fewer devices than asked for, or other hosts.
       FatalError: the checkpoints cannot be read, or are of another run.
+      LostHostError: another host has died.
     """
     logging.info('Initialising the training state.')
     self._config = config
     self._reader = reader
+    self._hosts = team or hosts.Hosts()
+    checks.check(
+      self._hosts.count == config.learner.num_hosts,
+      'learner.num_hosts',
+      config.learner.num_hosts,
+      f'{self._hosts.count} of them came together',
+    )
     self._finished_file = pathlib.Path(workdir, 'state', 'finished.json')
     self._train_step = training.TrainStep(config, num_actions, _devices(config))
     self._state = self._train_step.init(config.seed)
-    self._store = checkpoints.CheckpointStore(
-      os.path.abspath(os.path.join(workdir, 'checkpoints')),
-      config.learner,
-      checkpoints.fingerprint(config, num_actions),
-    )
-    restored = self._store.restore(self._state)
-    counters = None
-    if restored is not None:
-      state, counters = restored
-      self._state = self._train_step.place(state)
-    self._progress = progress_lib.Progress(config, counters)
-    self._records = records.RunRecords(
-      workdir, 'learner', resume_at=self._progress.num_frames
-    )
+    # The chief's alone, as are the records.
+    self._store: checkpoints.CheckpointStore | None = None
+    if self._hosts.is_chief:
+      self._store = checkpoints.CheckpointStore(
+        os.path.abspath(os.path.join(workdir, 'checkpoints')),
+        config.learner,
+        checkpoints.fingerprint(config, num_actions),
+      )
+    self._progress = progress_lib.Progress(config, self._restore())
+    self._records: records.RunRecords | None = None
+    if self._hosts.is_chief:
+      self._records = records.RunRecords(
+        workdir, 'learner', resume_at=self._progress.num_frames
+      )
     self._recorded = self._progress.num_frames
     # Of the last step; on the device, perhaps still in the making.
     self._metrics: metrics_lib.Metrics = {}
     self._publisher = publisher.ParameterPublisher()
     self._publish()
+
+  def _restore(self) -> dict[str, Any] | None:
+    """Gives all hosts the chief's newest checkpoint, or its initial state.
+
+    Returns:
+      The checkpoint's counters, or None if there is none.
+    """
+    state, counters = self._state, None
+    restored = self._store and self._store.restore(state)
+    if restored:
+      state, counters = restored
+    # Also waits for the chief: a collective would, but not for long.
+    words = self._hosts.exchange(json.dumps(counters), lambda: None)
+    self._state = self._train_step.place(self._hosts.broadcast(state))
+    return json.loads(words[0])
 
   def get_parameters(
     self, unless_version: int
@@ -101,23 +132,32 @@ class Learner:
     Raises:
       FatalError: a loss or gradient is not finite, or the last checkpoint (or
         replay) could not be saved. The last good one is intact.
+      LostHostError: another host has died, or it alone was stopped.
     """
-    if not self._progress.finished:
-      self._finished_file.unlink(missing_ok=True)
     try:
-      self._train(stop, heartbeat)
-      self._save_last()
-      self._record()
-      if self._progress.finished:
-        self._mark_finished()
-      while not stop.wait(_POLL_S):
-        heartbeat()
-      if self._config.replay.checkpoint:
-        self._save_replay()
+      with self._hosts.explain_errors():
+        self._run(self._hosts.any_stop(stop), heartbeat)
+      self._hosts.leave(stop, heartbeat)
     finally:
-      self._records.close()
-      self._store.close()
+      if self._records is not None:
+        self._records.close()
+      if self._store is not None:
+        self._store.close()
       self._reader.close()
+
+  def _run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
+    is_chief = self._hosts.is_chief
+    if is_chief and not self._progress.finished:
+      self._finished_file.unlink(missing_ok=True)
+    self._train(stop, heartbeat)
+    self._save_last()
+    self._record()
+    if is_chief and self._progress.finished:
+      self._mark_finished()
+    while not stop.wait(_POLL_S):
+      heartbeat()
+    if is_chief and self._config.replay.checkpoint:
+      self._save_replay()
 
   def _train(
     self, stop: threading.Event, heartbeat: Callable[[], None]
@@ -131,7 +171,7 @@ class Learner:
     self._progress.start_session()
     try:
       while not self._progress.finished:
-        item, waited_s = self._next_batch(feed, stop)
+        item, waited_s = self._next_batch(feed, stop, heartbeat)
         if item is None:
           break
         if self._metrics:
@@ -150,9 +190,15 @@ class Learner:
     self._check_finite()
 
   def _next_batch(
-    self, feed: prefetch.Prefetcher, stop: threading.Event
+    self,
+    feed: prefetch.Prefetcher,
+    stop: threading.Event,
+    heartbeat: Callable[[], None],
   ) -> tuple[prefetch.Prefetched | None, float]:
-    """Returns the next batch, and for how long the devices had no work."""
+    """Returns the next batch, and for how long the devices had no work.
+
+    The batch is None if this host, or any other one, is to stop.
+    """
     if feed.empty:
       # The devices are still busy with the last step: that is no waiting.
       jax.block_until_ready(self._metrics)
@@ -163,7 +209,22 @@ class Learner:
       # The fault lies with the data; what was learned before is sound.
       self._save_or_warn()
       raise
+    if self._hosts.count > 1:
+      item = self._agree(item, heartbeat)
     return item, time.monotonic() - start
+
+  def _agree(
+    self, item: prefetch.Prefetched | None, heartbeat: Callable[[], None]
+  ) -> prefetch.Prefetched | None:
+    """Returns the batch, and what there is to report of those of all hosts.
+
+    None if any of them has no batch: no host makes this step.
+    """
+    word = '' if item is None else progress_lib.pack(item.statistics)
+    words = self._hosts.exchange(word, heartbeat)
+    if item is None or not all(words):
+      return None
+    return item._replace(statistics=progress_lib.unpack(words))
 
   def _compile_and_update(
     self, batch: training.DeviceBatch, heartbeat: Callable[[], None]
@@ -173,6 +234,10 @@ class Learner:
     start = time.monotonic()
     limit_s = self._config.learner.compile_timeout_s
     with heartbeats.kept_up(heartbeat, limit_s):
+      self._train_step.compile(self._state, batch)
+      # A first collective waits for the others half a minute at most: too
+      # short for their compilers.
+      self._hosts.exchange('compiled', heartbeat)
       self._update(batch)
     logging.info('Compiled it in %.0f s.', time.monotonic() - start)
 
@@ -192,16 +257,17 @@ class Learner:
       for name, is_finite in jax.device_get(self._metrics).items()
       if name.startswith(prefix) and not is_finite
     ]
-    last_good = self._store.latest
     raise errors.FatalError(
       f'{", ".join(terms)} not finite at update {self._progress.num_updates} '
-      f'({self._progress.num_frames} frames). '
-      + (
-        'There is no checkpoint yet.'
-        if last_good is None
-        else f'The last good checkpoint is that of update {last_good}.'
-      )
+      f'({self._progress.num_frames} frames). {self._last_good()}'
     )
+
+  def _last_good(self) -> str:
+    if self._store is None:
+      return 'Host 0 says which checkpoint is the last good one.'
+    if self._store.latest is None:
+      return 'There is no checkpoint yet.'
+    return f'The last good checkpoint is that of update {self._store.latest}.'
 
   def _publish(self) -> None:
     self._publisher.publish(
@@ -214,7 +280,7 @@ class Learner:
 
   def _record(self) -> None:
     """Writes one row, unless nothing happened since the last one."""
-    if self._progress.num_frames == self._recorded:
+    if self._records is None or self._progress.num_frames == self._recorded:
       return
     self._check_finite()
     metrics = {
@@ -226,7 +292,7 @@ class Learner:
     self._recorded = self._progress.num_frames
 
   def _save(self) -> None:
-    if self._progress.num_updates == 0:
+    if self._store is None or self._progress.num_updates == 0:
       return
     self._check_finite()
     # Copies: the next step reuses the memory of what is on the device.
@@ -249,10 +315,7 @@ class Learner:
     try:
       self._save()
     except checkpoints.SaveError as error:
-      raise errors.FatalError(
-        f'{error}. The last good checkpoint is that of update '
-        f'{self._store.latest}.'
-      ) from error
+      raise errors.FatalError(f'{error}. {self._last_good()}') from error
 
   def _save_replay(self) -> None:
     try:
@@ -279,15 +342,20 @@ class Learner:
 
 
 def _devices(config: schema.Config) -> list[jax.Device]:
-  available = jax.local_devices()
-  wanted = config.learner.num_devices or len(available)
+  """Returns the devices of all hosts, host by host."""
+  available = [
+    jax.local_devices(process_index=host) for host in range(jax.process_count())
+  ]
+  numbers = [len(devices) for devices in available]
+  wanted = config.learner.num_devices or max(numbers)
   checks.check(
-    wanted <= len(available),
+    wanted <= min(numbers),
     'learner.num_devices',
-    wanted,
-    f'this machine has {len(available)} (0 takes all of them)',
+    config.learner.num_devices,
+    f'a machine of the learner has {min(numbers)} (0 takes all of them, as '
+    'many on each host)',
   )
-  return available[:wanted]
+  return [device for devices in available for device in devices[:wanted]]
 
 
 def _check_state_finite(

@@ -126,12 +126,15 @@ class Prefetcher:
       self._error = error
 
   def _assemble(self) -> Prefetched | None:
-    """Draws one batch; None if the prefetcher was closed first."""
+    """Draws this host's batch; None if the prefetcher was closed first."""
     replay = self._config.replay
     meta = self._config.meta
-    num_online = meta.updates_per_step * replay.online_batch
-    num_replay = meta.updates_per_step * replay.replay_batch
-    num_bootstrap = meta.num_bootstrap_batches * meta.bootstrap_batch
+    num_hosts = self._config.learner.num_hosts
+    num_online = meta.updates_per_step * replay.online_batch // num_hosts
+    num_replay = meta.updates_per_step * replay.replay_batch // num_hosts
+    num_bootstrap = (
+      meta.num_bootstrap_batches * meta.bootstrap_batch // num_hosts
+    )
 
     if num_replay + num_bootstrap > 0:
       drawn = self._read(self._reader.replay, num_replay + num_bootstrap)

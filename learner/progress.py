@@ -1,9 +1,10 @@
 """Counts what a run has done, and sums it up for its records."""
 
 import collections
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,19 @@ def batch_statistics(online: types.Unroll) -> BatchStatistics:
     episode_lengths=np.asarray(online.episode_lengths)[ended],
     params_versions=np.array(online.params_version),
     insert_waits=np.array(online.insert_wait),
+  )
+
+
+def pack(statistics: BatchStatistics) -> str:
+  """Returns statistics as text, for other hosts of the learner."""
+  return json.dumps([field.tolist() for field in statistics])
+
+
+def unpack(texts: Sequence[str]) -> BatchStatistics:
+  """Returns the statistics of several hosts, from `pack`, as those of one."""
+  parts = map(json.loads, texts)
+  return BatchStatistics(
+    *(np.concatenate(fields) for fields in zip(*parts, strict=True))
   )
 
 

@@ -15,7 +15,7 @@ from learner.metrics import Metrics
 
 
 class TrainBatch(NamedTuple):
-  """What one training step consumes, as drawn from replay.
+  """What one training step consumes of this host's data, drawn from replay.
 
   Every field of `own` has leading axes [U, B], online unrolls first: a batch
   for each of the agent's `meta.updates_per_step` updates. Every field of
@@ -27,7 +27,7 @@ class TrainBatch(NamedTuple):
 
 
 class DeviceBatch(NamedTuple):
-  """`TrainBatch` on the devices."""
+  """`TrainBatch` on the devices: one array for those of all hosts."""
 
   own: objectives_lib.DeviceUnrolls
   bootstrap: objectives_lib.DeviceUnrolls
@@ -37,7 +37,7 @@ class TrainStep:
   """The training step, compiled for some devices; batches are split over them.
 
   Parameters are replicated and every batch is sharded along B (and R), so that
-  the result does not depend on the number of devices.
+  the result does not depend on the number of devices, nor on that of hosts.
   """
 
   def __init__(
@@ -51,7 +51,7 @@ class TrainStep:
     Args:
       config: the run's configuration.
       num_actions: A, of the game.
-      devices: to spread the batch over.
+      devices: to spread the batch over, as many of each host.
 
     Raises:
       ConfigError: a batch cannot be divided among the devices.
@@ -66,11 +66,13 @@ class TrainStep:
     self._replicated = jax.sharding.NamedSharding(mesh, spec())
     # Leading axes are [U, B] and [L - 1, R].
     self._sharded = jax.sharding.NamedSharding(mesh, spec(None, 'batch'))
-    self._compiled = jax.jit(
+    self._jitted = jax.jit(
       self._pure_step(),
       donate_argnums=0,
+      out_shardings=self._replicated,
       compiler_options=_compiler_options(devices[0].platform),
     )
+    self._step: Callable[..., tuple[TrainingState, Metrics]] = self._jitted
 
   def _pure_step(
     self,
@@ -106,29 +108,51 @@ class TrainStep:
     return self.place(self._learning.init(jax.random.key(seed), image))
 
   def place(self, state: TrainingState) -> TrainingState:
-    """Copies a state, of NumPy arrays for instance, to every device."""
-    return jax.device_put(state, self._replicated)
+    """Copies a state, of NumPy arrays for instance, to every device.
+
+    All hosts must have the same one.
+    """
+    return self._to_devices(state, self._replicated)
 
   def put(self, batch: TrainBatch) -> DeviceBatch:
-    """Sends a batch of NumPy unrolls to the devices, split along B and R."""
-    num_online = self._config.replay.online_batch
+    """Sends this host's NumPy unrolls to its devices, split along B and R.
+
+    The batch of all hosts lies in their order: host 0's online unrolls, host
+    0's replayed ones, host 1's online ones, ...
+    """
+    num_online = (
+      self._config.replay.online_batch // self._config.learner.num_hosts
+    )
     device_batch = DeviceBatch(
       own=_select(batch.own, num_online),
       bootstrap=_select(batch.bootstrap, num_online=0),
     )
-    return jax.device_put(device_batch, self._sharded)
+    return self._to_devices(device_batch, self._sharded)
+
+  def _to_devices(self, tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Makes global arrays of what each host has for its own devices."""
+    if self._config.learner.num_hosts == 1:
+      return jax.device_put(tree, sharding)
+    return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+      tree,
+    )
 
   def lower(
     self, state: TrainingState, batch: DeviceBatch
   ) -> jax.stages.Lowered:
     """Returns the step for such arguments before XLA compiles it."""
-    return self._compiled.lower(state, batch)
+    return self._jitted.lower(state, batch)
+
+  def compile(self, state: TrainingState, batch: DeviceBatch) -> None:
+    """Compiles the step for such arguments, ahead of its first call."""
+    self._step = self.lower(state, batch).compile()
 
   def step(
     self, state: TrainingState, batch: DeviceBatch
   ) -> tuple[TrainingState, Metrics]:
     """Makes the updates and a meta-update; `state` must not be used again."""
-    return self._compiled(state, batch)
+    return self._step(state, batch)
 
 
 def _compiler_options(platform: str) -> dict[str, bool | str] | None:

@@ -3,13 +3,13 @@ import socket
 import pytest
 
 from configs import schema
-from launch import address_book, plan, run_files
+from launch import address_book, run_files
 from tests.launch import processes
 
 
 def test_local_servers_get_free_ports_of_their_own(tmp_path):
-  nodes = plan.nodes(schema.to_dict(processes.small_config(num_actors=2)))
-  address_book.publish_local(str(tmp_path), nodes)
+  config = schema.to_dict(processes.small_config(num_actors=2))
+  address_book.publish_local(str(tmp_path), config)
   found = [
     address_book.look_up(str(tmp_path), key)
     for key in ('replay.0.reverb', 'learner.0.courier')

@@ -80,6 +80,7 @@ _VARIANTS = {
   },
   'everything': {
     'kubernetes__namespace': 'team',
+    'learner__num_hosts': 3,
     'kubernetes__mount': '/data/runs',
     'kubernetes__service_account': 'trainer',
     'kubernetes__image_pull_secret': 'registry',
@@ -304,8 +305,20 @@ def test_every_address_is_that_of_a_pod(name, variant):
     # A relay serves its own pod alone.
     if node.group in (plan.REPLAY, plan.LEARNER)
   }
-  assert len(addresses) == 1 + config.replay.num_servers
+  assert len(addresses) == config.learner.num_hosts + config.replay.num_servers
   assert addresses == _reachable(manifests.make(config, name, 'token'))
+
+
+def test_learner_hosts_reach_each_other_at_any_port():
+  documents = manifests.make(_config(learner__num_hosts=2), 'pong', 'token')
+  _, rule = _by_kind(documents, 'NetworkPolicy')['spec']['ingress']
+  assert 'ports' not in rule
+  (peer,) = rule['from']
+  labels = peer['podSelector']['matchLabels']
+  learner = _jobs()['learner']['template']['metadata']['labels']
+  actor = _jobs()['actor']['template']['metadata']['labels']
+  assert labels.items() <= learner.items()
+  assert not labels.items() <= actor.items()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def _shape(lp_program):
 def _spread_config():
   config = schema.to_dict(processes.small_config(num_actors=3))
   config['replay']['num_servers'] = 2
+  config['learner']['num_hosts'] = 2
   config['cluster'] |= {'actors_per_task': 2, 'relays': True}
   return schema.from_config_dict(config)
 
@@ -35,7 +36,7 @@ def test_the_plan_says_what_the_program_has(tmp_path):
   shape = _shape(program.make_program(config, str(tmp_path)))
   assert {
     label: [
-      [plan.GROUPS[label].address] if plan.GROUPS[label].address else []
+      sorted(plan.addresses(schema.to_dict(config), node))
       for node in plan.nodes(schema.to_dict(config))
       if node.group == label
     ]
@@ -44,7 +45,7 @@ def test_the_plan_says_what_the_program_has(tmp_path):
   counts = {label: len(group) for label, group in shape.items()}
   assert counts == {
     'replay': 2,
-    'learner': 1,
+    'learner': 2,
     'relay': 2,
     'actor': 3,
     'evaluator': 1,
@@ -53,7 +54,7 @@ def test_the_plan_says_what_the_program_has(tmp_path):
 
 def test_every_server_has_an_address_once_bound(tmp_path):
   config = processes.small_config()
-  address_book.publish_local(str(tmp_path), plan.nodes(schema.to_dict(config)))
+  address_book.publish_local(str(tmp_path), schema.to_dict(config))
   lp_program = program.make_program(config, str(tmp_path))
   addresses.bind(lp_program, config, str(tmp_path))
   resolved = [
@@ -81,6 +82,9 @@ def test_pods_work_their_addresses_out(tmp_path, monkeypatch):
     # Relays serve their own pod.
     'localhost:20002',
     'pong-learner-0-0.pong:20001',
+    'pong-learner-0-1.pong:20001',
+    # Where the learner's hosts meet.
+    'pong-learner-0-0.pong:20005',
   }
 
 

@@ -71,6 +71,14 @@ def test_each_process_of_the_core_job_gets_a_node_or_none(tmp_path):
     slurm.core_script(config, str(tmp_path))
 
 
+def test_learner_hosts_get_nodes_of_their_own(tmp_path):
+  config = _config(learner={'num_hosts': 2}, slurm={'core_nodes': 4})
+  assert '--nodes=4' in _options(slurm.core_script(config, str(tmp_path)))
+  config = _config(learner={'num_hosts': 2})
+  with pytest.raises(checks.ConfigError, match=r'core_nodes.* must be 4 for'):
+    slurm.core_script(config, str(tmp_path))
+
+
 def test_a_relay_gets_what_an_actor_gets(tmp_path):
   config = _config(cluster={'actors_per_task': 3, 'relays': True})
   options = _options(slurm.actors_script(config, str(tmp_path)))

@@ -102,6 +102,7 @@ def test_a_silent_node_is_killed_and_restarted(supervise):
   wait_for(lambda: supervised.state()['starts'] == 2)
   assert not is_alive(first['pid'])
   assert 'no sign of life' in supervised.log()
+  assert 'no sign of life' in supervised.state()['last_error']
 
 
 def test_a_stuck_node_is_named_until_it_goes_on(supervise):

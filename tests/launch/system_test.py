@@ -357,10 +357,11 @@ def test_threads_run_the_same_program(tmp_path):
   assert run.rows()[-1] >= 1600
 
 
-def test_a_run_is_spread_over_servers_and_relays(tmp_path):
+def test_a_run_is_spread_over_servers_hosts_and_relays(tmp_path):
   arguments = (
     '--config.num_frames=1600',
     '--config.replay.num_servers=2',
+    '--config.learner.num_hosts=2',
     '--config.actors.num_actors=3',
     '--config.cluster.actors_per_task=2',
     '--config.cluster.relays=true',
@@ -374,3 +375,4 @@ def test_a_run_is_spread_over_servers_and_relays(tmp_path):
   assert all(any(path.iterdir()) for path in (run.workdir / 'replay').iterdir())
   states = [path.stem for path in (run.workdir / 'state').glob('relay-*.json')]
   assert sorted(states) == ['relay-0', 'relay-1']
+  assert 'Learner host 1 of 2' in run.log('learner-1')

@@ -334,6 +334,15 @@ def test_asks_for_no_more_devices_than_there_are(tmp_path):
     _make(config, tmp_path)
 
 
+def test_hosts_that_have_not_joined_are_missed(tmp_path):
+  config = fakes.tiny_config(
+    learner={'num_hosts': 2}, replay={'online_batch': 2, 'replay_batch': 2}
+  )
+  message = r'learner.num_hosts = 2: 1 of them came together'
+  with pytest.raises(checks.ConfigError, match=message):
+    _make(config, tmp_path)
+
+
 def test_a_changed_network_is_refused(tmp_path):
   config = fakes.tiny_config()
   fakes.run(_make(config, tmp_path), until=1)
