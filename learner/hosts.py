@@ -122,30 +122,39 @@ def join(
   if index == 0:
     # JAX would crash if the port were taken.
     socket.create_server(('', int(address.rsplit(':', 1)[1]))).close()
-  message = (
-    f'not all of the {config.num_hosts} learner hosts met at {address} within '
-    f'{timeout_s:g} s'
-  )
-  # JAX's own time-out ends host 0 by an abort, and the others not at all.
-  timer = threading.Timer(timeout_s, _end_process, [message])
-  timer.daemon = True
-  timer.start()
   stop_handler = signal.getsignal(signal.SIGTERM)
-  jax.distributed.initialize(
-    address,
-    config.num_hosts,
-    index,
-    # Slurm would have it take one device per process.
-    cluster_detection_method='deactivate',
-    initialization_timeout=int(2 * timeout_s) + 1,
-  )
-  timer.cancel()
+  _initialize(config.num_hosts, index, address, timeout_s)
   # JAX takes SIGTERM for a notice of its own.
   signal.signal(signal.SIGTERM, stop_handler)
   # When host 0 dies, JAX says so and aborts at once. A dump of all threads
   # would follow, and hide that.
   signal.signal(signal.SIGABRT, signal.SIG_DFL)
   return _Team(config, index)
+
+
+def _initialize(
+  num_hosts: int, index: int, address: str, timeout_s: float
+) -> None:
+  """Has JAX find the other hosts, or ends the process."""
+  message = (
+    f'not all of the {num_hosts} learner hosts met at {address} within '
+    f'{timeout_s:g} s'
+  )
+  # JAX's own time-out ends host 0 by an abort, and the others not at all.
+  timer = threading.Timer(timeout_s, _end_process, [message])
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(
+      address,
+      num_hosts,
+      index,
+      # Slurm would have it take one device per process.
+      cluster_detection_method='deactivate',
+      initialization_timeout=int(2 * timeout_s) + 1,
+    )
+  finally:
+    timer.cancel()
 
 
 class _Team(Hosts):
@@ -197,8 +206,8 @@ class _Team(Hosts):
       yield
     except jax.errors.JaxRuntimeError as error:
       raise LostHostError(
-        f'host {self.index} of {self.count} failed in what they do together; '
-        f'if another one has died, its log says why: {error}'
+        f'what the {self.count} learner hosts do together has failed; if one '
+        f'of them has died, its log says why: {error}'
       ) from error
 
   def leave(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:

@@ -200,9 +200,9 @@ def test_hosts_make_one_batch_with_the_online_unrolls_marked(team):
   ('victim', 'starve_after', 'cause'),
   [
     # JAX itself notices that its service is gone.
-    (0, 10**9, 'the leader task was preempted/died|another one has died'),
+    (0, 10**9, 'the leader task was preempted/died|one of them has died'),
     # The collective breaks, unless host 1 died between two of them.
-    (1, 10**9, 'LostHostError: (host 0 of 2 failed|no sign of life from .* 1)'),
+    (1, 10**9, 'LostHostError: (.* if one of them has died|no sign of life)'),
     # Host 0 waits for host 1 where nothing breaks.
     (1, 3, 'LostHostError: no sign of life from learner host 1 for 10 s'),
   ],
