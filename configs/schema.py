@@ -89,6 +89,12 @@ class Config:
       'must be false where actors.inference=learner: nobody fetches parameters',
     )
     checks.check(
+      self.learner.num_hosts == 1 or self.actors.inference == 'actor',
+      'actors.inference',
+      self.actors.inference,
+      "must be 'actor' where learner.num_hosts is more than 1",
+    )
+    checks.check(
       self.num_frames >= self.frames_per_update,
       'num_frames',
       self.num_frames,

@@ -57,10 +57,12 @@ class ReplayReader:
     bootstrap_batch = (
       config.meta.bootstrap_batch if config.meta.num_bootstrap_batches else 0
     )
-    # A longer queue would only make the online unrolls older.
+    # This host's share. A longer queue would only make online unrolls older.
+    num_hosts = config.learner.num_hosts
     lengths = {
-      tables.ONLINE: config.replay.online_batch,
-      tables.REPLAY: max(config.replay.replay_batch, bootstrap_batch),
+      tables.ONLINE: config.replay.online_batch // num_hosts,
+      tables.REPLAY: max(config.replay.replay_batch, bootstrap_batch)
+      // num_hosts,
     }
     self._readers = {
       table: table_reader.TableReader(addresses, name, spec, lengths[table])

@@ -131,6 +131,7 @@ def test_a_whole_number_will_do_for_a_float():
     ({'actors': {'num_actors': 0}}, 'actors.num_actors'),
     ({'actors': {'insert_timeout_s': 0.0}}, 'actors.insert_timeout_s'),
     ({'evaluator': {'num_envs': 9}}, 'evaluator.num_envs'),
+    ({'replay': {'num_servers': 0}}, 'replay.num_servers'),
     ({'replay': {'online_batch': 0}}, 'replay.online_batch'),
     ({'replay': {'online_capacity': 5}}, 'replay.online_capacity'),
     ({'replay': {'min_replay_size': 10_001}}, 'replay.min_replay_size'),
@@ -157,7 +158,18 @@ def test_a_whole_number_will_do_for_a_float():
     ),
     ({'learner': {'log_period_s': 0.0}}, 'learner.log_period_s'),
     ({'learner': {'keep_checkpoints': 0}}, 'learner.keep_checkpoints'),
+    ({'learner': {'num_hosts': 0}}, 'learner.num_hosts'),
+    ({'learner': {'num_hosts': 4}}, 'replay.online_batch'),
     ({'launch': {'max_restarts': -1}}, 'launch.max_restarts'),
+    ({'actors': {'inference': 'gpu'}}, 'actors.inference'),
+    (
+      {'actors': {'inference': 'learner'}, 'cluster': {'relays': True}},
+      'cluster.relays',
+    ),
+    (
+      {'actors': {'inference': 'learner'}, 'learner': {'num_hosts': 2}},
+      'actors.inference',
+    ),
   ],
 )
 def test_a_value_that_does_not_fit_is_named(values, expected):
