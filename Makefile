@@ -34,7 +34,8 @@ train: $(READY)  ## trains: CONFIG=..., WORKDIR=..., ARGS='--config.field=value'
 
 # A worker for each file, whose tests share what takes long to make.
 test: lint  ## checks the style and the types, runs all tests: ARGS='-k replay'
-	$(PYTHON_BIN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTHON_BIN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  $(ARGS)
 
 lint: $(READY)  ## checks style and types
 	$(VENV)/bin/ruff check .
