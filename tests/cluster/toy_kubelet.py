@@ -32,6 +32,9 @@ def problem() -> str:
     )
   except (OSError, subprocess.SubprocessError) as error:
     return f'no namespaces here: {error}'
+  for path in map(pathlib.Path, (__file__, sys.prefix)):
+    if path.resolve().is_relative_to('/tmp'):
+      return f'pods have a /tmp of their own, which hides {path}'
   return ''
 
 

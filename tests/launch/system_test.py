@@ -338,7 +338,8 @@ def test_a_node_that_keeps_failing_ends_the_run_with_its_name(tmp_path):
     run.end()
   assert run.status == 1, run.output
   assert 'replay-0 failed for good (exit status 1, 1 restarts)' in run.output
-  assert f"FileExistsError: [Errno 17] File exists: '{tmp_path}" in run.output
+  assert "NotADirectoryError: [Errno 20] Not a directory: '" in run.output
+  assert str(tmp_path / 'replay') in run.output
   assert str(tmp_path / 'logs/replay-0.log') in run.output
   assert 'Traceback' not in run.output
 
