@@ -40,7 +40,7 @@ def measure_alone(
   group = plan.LEARNER if role == 'learner' else plan.ACTOR
   task = _task(role, config, seconds, repeats, folder)
   with start_role(task, group, folder) as process:
-    _await(process, [process], _deadline(seconds, repeats))
+    await_end(process, [process], _deadline(seconds, repeats))
   return _result(task)
 
 
@@ -51,29 +51,17 @@ def measure_replay(
 
   Arguments and errors are those of `measure_alone`.
   """
-  run_files.write_json(run_files.config(folder), schema.to_dict(config))
-  address = f'{address_book.LOCAL_HOST}:{address_book.pick_port(set())}'
-  (key,) = address_book.node_keys(
-    schema.to_dict(config), plan.NodeId(plan.REPLAY, 0)
-  )
-  address_book.publish(folder, key, address)
   task = _task('writer', config, seconds, repeats, folder)
-  task = dataclasses.replace(task, address=address)
-  server_command = [
-    *(sys.executable, '-m', 'launch.node'),
-    *(f'--workdir={folder}', f'--group={plan.REPLAY}', '--index=0'),
-  ]
-  with (
-    start('server', server_command, plan.REPLAY, task.config, folder) as server,
-    start_role(task, plan.ACTOR, folder) as writer,
-  ):
-    task = dataclasses.replace(
-      task,
-      role='reader',
-      peers={'server': server.popen.pid, 'writer': writer.popen.pid},
+  with contextlib.ExitStack() as stack:
+    server, address = stack.enter_context(
+      start_node(plan.REPLAY, config, folder)
     )
-    with start_role(task, plan.LEARNER, folder) as reader:
-      _await(reader, [server, writer, reader], _deadline(seconds, repeats))
+    task = dataclasses.replace(task, address=address)
+    writer = stack.enter_context(start_role(task, plan.ACTOR, folder))
+    peers = {'server': server.popen.pid, 'writer': writer.popen.pid}
+    task = dataclasses.replace(task, role='reader', peers=peers)
+    reader = stack.enter_context(start_role(task, plan.LEARNER, folder))
+    await_end(reader, [server, writer, reader], _deadline(seconds, repeats))
   return _result(task)
 
 
@@ -155,6 +143,34 @@ def start(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+@contextlib.contextmanager
+def start_node(
+  group: str, config: schema.Config, folder: str
+) -> Iterator[tuple[Process, str]]:
+  """Starts the first node of a group that serves, as in a run; see `start`.
+
+  Args:
+    group: replay or learner; a learner looks for replay's address.
+    config: of the run.
+    folder: of the run.
+
+  Yields:
+    The process and its address, host:port.
+  """
+  run_files.write_json(run_files.config(folder), schema.to_dict(config))
+  address = f'{address_book.LOCAL_HOST}:{address_book.pick_port(set())}'
+  (key,) = address_book.node_keys(
+    schema.to_dict(config), plan.NodeId(group, 0)
+  )
+  address_book.publish(folder, key, address)
+  command = [
+    *(sys.executable, '-m', 'launch.node'),
+    *(f'--workdir={folder}', f'--group={group}', '--index=0'),
+  ]
+  with start(group, command, group, schema.to_dict(config), folder) as process:
+    yield process, address
+
+
 def start_role(
   task: roles.Task, group: str, folder: str
 ) -> contextlib.AbstractContextManager[Process]:
@@ -181,7 +197,7 @@ def _deadline(seconds: float, repeats: int) -> float:
   return time.monotonic() + _START_S + 3 * seconds * repeats
 
 
-def _await(
+def await_end(
   process: Process, needed: Sequence[Process], deadline: float
 ) -> None:
   """Waits until `process` ends well; the others that it needs must live."""
