@@ -51,10 +51,11 @@ def measure_replay(
 
   Arguments and errors are those of `measure_alone`.
   """
+  prepare_run(config, folder)
   task = _task('writer', config, seconds, repeats, folder)
   with contextlib.ExitStack() as stack:
     server, address = stack.enter_context(
-      start_node(plan.REPLAY, config, folder)
+      start_node(plan.NodeId(plan.REPLAY, 0), config, folder)
     )
     task = dataclasses.replace(task, address=address)
     writer = stack.enter_context(start_role(task, plan.ACTOR, folder))
@@ -143,31 +144,40 @@ def start(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+def prepare_run(config: schema.Config, folder: str) -> None:
+  """Makes `folder` one of a run, whose servers have addresses of this machine.
+
+  Raises:
+    OSError: there is no free port.
+  """
+  values = schema.to_dict(config)
+  run_files.write_json(run_files.config(folder), values)
+  address_book.publish_local(folder, values)
+
+
 @contextlib.contextmanager
 def start_node(
-  group: str, config: schema.Config, folder: str
+  node: plan.NodeId, config: schema.Config, folder: str
 ) -> Iterator[tuple[Process, str]]:
-  """Starts the first node of a group that serves, as in a run; see `start`.
+  """Starts a node that serves, as in a run; see `start`.
 
   Args:
-    group: replay or learner; a learner looks for replay's address.
+    node: of replay, learner or relays.
     config: of the run.
-    folder: of the run.
+    folder: what `prepare_run` has prepared.
 
   Yields:
     The process and its address, host:port.
   """
-  run_files.write_json(run_files.config(folder), schema.to_dict(config))
-  address = f'{address_book.LOCAL_HOST}:{address_book.pick_port(set())}'
-  (key,) = address_book.node_keys(
-    schema.to_dict(config), plan.NodeId(group, 0)
-  )
-  address_book.publish(folder, key, address)
+  values = schema.to_dict(config)
+  key = address_book.node_keys(values, node)[0]
+  address = address_book.look_up(folder, key)
+  assert address is not None
   command = [
-    *(sys.executable, '-m', 'launch.node'),
-    *(f'--workdir={folder}', f'--group={group}', '--index=0'),
+    *(sys.executable, '-m', 'launch.node', f'--workdir={folder}'),
+    *(f'--group={node.group}', f'--index={node.index}'),
   ]
-  with start(group, command, group, schema.to_dict(config), folder) as process:
+  with start(str(node), command, node.group, values, folder) as process:
     yield process, address
 
 
