@@ -78,6 +78,19 @@ def new_folder(path: str) -> pathlib.Path:
   return folder
 
 
+def whole_numbers(flag_values: flags.FlagValues, name: str) -> list[int]:
+  """Returns the value of a flag that is a list of numbers from 1.
+
+  Raises:
+    UsageError: it is something else.
+  """
+  texts = value(flag_values, name)
+  for text in texts:
+    if not text.isdecimal() or int(text) < 1:
+      raise cli.UsageError(f'--{name}: {text!r} must be a whole number from 1')
+  return [int(text) for text in texts]
+
+
 def save(path: pathlib.Path, values: Mapping[str, Any]) -> None:
   """Writes the results to the file that --out names.
 

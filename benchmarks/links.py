@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import command, link_parts
 from configs import schema
-from launch import cli, run_folder
+from launch import cli
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,13 +39,14 @@ def main(argv: Sequence[str]) -> int:
   flag_values = _define_flags()
   config = cli.parse_with_config(flag_values, argv)
   links = _select(command.value(flag_values, 'links'))
-  counts = _counts(command.value(flag_values, 'counts'))
+  counts = command.whole_numbers(flag_values, 'counts')
   # SIGTERM, too, shall leave neither processes nor files behind.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
+  console = Console()
   output = pathlib.Path(command.value(flag_values, 'out'))
   results: dict[str, dict[str, Any]] = {}
   saved = {
-    **run_folder.provenance(argv),
+    **command.circumstances(argv, console),
     'num_cores': len(os.sched_getaffinity(0)),
     'actor_rate': command.value(flag_values, 'actor_rate'),
     'config': schema.to_dict(config),
@@ -53,7 +54,6 @@ def main(argv: Sequence[str]) -> int:
   }
   # Better now than after all the measuring.
   command.save(output, saved)
-  console = Console()
   with tempfile.TemporaryDirectory(prefix='bmg-links-') as folder:
     settings = link_parts.Settings(
       config,
@@ -172,16 +172,6 @@ def _select(wanted: Sequence[str]) -> list[str]:
         f'--links: {name!r} is not a link; known: {", ".join(known)}'
       )
   return [name for name in known if name in wanted]
-
-
-def _counts(wanted: Sequence[str]) -> list[int]:
-  """Raises `UsageError` unless all are whole numbers from 1."""
-  for count in wanted:
-    if not count.isdecimal() or int(count) < 1:
-      raise cli.UsageError(
-        f'--counts: {count!r} is not a number of processes: 1 or more'
-      )
-  return [int(count) for count in wanted]
 
 
 if __name__ == '__main__':

@@ -87,8 +87,8 @@ def test_a_paced_writer_keeps_its_rate_and_does_not_catch_up(monkeypatch):
   ('argument', 'message'),
   [
     ('--links=ingest,fed', "'fed' is not a link; known: ingest, paced"),
-    ('--counts=1,0', "'0' is not a number of processes"),
-    ('--counts=two', "'two' is not a number of processes"),
+    ('--counts=1,0', "--counts: '0' must be a whole number from 1"),
+    ('--counts=two', "--counts: 'two' must be a whole number"),
     ('--actor_rate=0', 'actor_rate'),
     ('--repeats=0', 'repeats'),
   ],
