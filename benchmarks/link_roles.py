@@ -188,7 +188,7 @@ def fetch(config: schema.Config, task: Task) -> None:
 
   from launch import nodes
 
-  client = nodes.ParameterClient(
+  client = nodes.LearnerClient(
     lambda: courier_client.Client(
       task.addresses[0], call_timeout=config.actors.parameter_timeout_s
     ),
