@@ -10,9 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from actors import environment as environment_lib
-from actors import (
-  inference,
-)
+from actors import inference
 from actors import parameters as parameters_lib
 from actors import policy as policy_lib
 from agents import seeding, types
@@ -142,9 +140,12 @@ def run_actor(
     config.env, num_envs, config.actors.env_threads, seeds[:num_envs]
   )
   policy: policy_lib.Policy | inference.RemotePolicy
-  parameters: parameters_lib.ParameterFetcher | inference.RemotePolicy
+  parameters: contextlib.AbstractContextManager[
+    parameters_lib.ParameterFetcher | inference.RemotePolicy
+  ]
   if chooser is not None:
-    policy = parameters = inference.RemotePolicy(chooser, stop, heartbeat)
+    policy = inference.RemotePolicy(chooser, stop, heartbeat)
+    parameters = contextlib.nullcontext(policy)
   else:
     policy = policy_lib.Policy(config, environment.num_actions, seeds[num_envs])
     parameters = parameters_lib.ParameterFetcher(source)

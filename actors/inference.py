@@ -5,7 +5,6 @@ what they see at each step. The learner answers many of them with one batch.
 """
 
 import threading
-import types
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -191,17 +190,6 @@ class RemotePolicy:
         self._stop.wait(_RETRY_S)
     raise Stopped
 
-  def __enter__(self) -> 'RemotePolicy':
-    return self
-
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: types.TracebackType | None,
-  ) -> None:
-    pass
-
   def wait_first(
     self, stop: threading.Event, heartbeat: Callable[[], None]
   ) -> bool:
@@ -213,4 +201,4 @@ class RemotePolicy:
 
   def latest(self) -> parameters.VersionedParams:
     """Returns no parameters; the version comes with each choice."""
-    return parameters.VersionedParams(-1, 0, {})
+    return parameters.VersionedParams(parameters.NO_VERSION, 0, {})

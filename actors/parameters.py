@@ -12,7 +12,7 @@ from absl import logging
 from agents.types import Params
 
 # The learner counts updates from 0: no version of its own equals this.
-_NO_VERSION = -1
+NO_VERSION = -1
 _MAX_RETRY_DELAY_S = 30.0
 _REPORT_PERIOD_S = 10.0
 
@@ -144,7 +144,7 @@ class ParameterFetcher:
         self._wanted.set()
 
   def _fetch(self) -> None:
-    known = self._latest.version if self._latest else _NO_VERSION
+    known = self._latest.version if self._latest else NO_VERSION
     answer = self._source.get_parameters(known)
     if answer is None:
       if not self._arrived.is_set():

@@ -11,8 +11,6 @@ from agents.types import Params
 # An answer of the learner does for questions that come so soon after it. Small
 # beside the time of an unroll, it bounds what one relay asks of the learner.
 _FRESH_S = 0.1
-# The learner counts updates from 0: no version of its own equals this.
-_NO_VERSION = -1
 
 
 class ParameterRelay:
@@ -46,7 +44,7 @@ class ParameterRelay:
     return latest
 
   def _ask(self) -> None:
-    known = self._latest[0] if self._latest else _NO_VERSION
+    known = self._latest[0] if self._latest else parameters.NO_VERSION
     try:
       answer = self._source.get_parameters(known)
     except (TimeoutError, RuntimeError) as error:

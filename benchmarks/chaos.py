@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import math
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,13 +52,9 @@ def main(argv: Sequence[str]) -> int:
   arguments = _run_arguments(flag_values)
   config = cli.parse_with_config(flags.FlagValues(), ['', *arguments])
   folder = command.new_folder(command.value(flag_values, 'out'))
-  # SIGTERM, too, shall leave no processes behind.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  command.clean_up_on_sigterm()
   console = Console(soft_wrap=not sys.stdout.isatty())
-  saved = {
-    **command.circumstances(argv, console),
-    'config': schema.to_dict(config),
-  }
+  saved = command.circumstances(argv, config, console)
   chaos = _Chaos(config, arguments, folder, flag_values, console)
   chaos.disturb()
   command.save(folder / 'chaos.json', {**saved, **chaos.results()})

@@ -1,7 +1,8 @@
 """What the commands of the benchmarks have in common."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -9,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
+from configs import schema
 from launch import cli, run_files, run_folder
 
 # A machine with more of its cores taken before the start is called busy.
@@ -44,11 +46,41 @@ def run_arguments(
   ]
 
 
-def circumstances(argv: Sequence[str], console: Console) -> dict[str, Any]:
+def choose(
+  flag: str, wanted: Sequence[str], known: Collection[str], noun: str
+) -> list[str]:
+  """Returns the names that are wanted, in the order of the known ones.
+
+  Args:
+    flag: whose value they are.
+    wanted: some of the known ones.
+    known: all of them.
+    noun: what one of them is.
+
+  Raises:
+    UsageError: one of them is not known.
+  """
+  for name in wanted:
+    if name not in known:
+      raise cli.UsageError(
+        f'--{flag}: {name!r} is not a {noun}; known: {", ".join(known)}'
+      )
+  return [name for name in known if name in wanted]
+
+
+def clean_up_on_sigterm() -> None:
+  """Has SIGTERM, like Ctrl-C, leave neither processes nor files behind."""
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def circumstances(
+  argv: Sequence[str], config: schema.Config, console: Console
+) -> dict[str, Any]:
   """Returns what figures depend on; says so if others use the machine.
 
   Args:
     argv: the command line.
+    config: of the run that is measured.
     console: where to say it.
   """
   busy = psutil.cpu_percent(interval=1.0) / 100
@@ -57,7 +89,11 @@ def circumstances(argv: Sequence[str], console: Console) -> dict[str, Any]:
       f'Note: other programs keep {busy:.0%} of this machine busy; '
       'all figures suffer from it.'
     )
-  return {**run_folder.provenance(argv), 'busy_before': busy}
+  return {
+    **run_folder.provenance(argv),
+    'busy_before': busy,
+    'config': schema.to_dict(config),
+  }
 
 
 def new_folder(path: str) -> pathlib.Path:

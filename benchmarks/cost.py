@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,10 +202,12 @@ def main(argv: Sequence[str]) -> int:
   """
   flag_values = _define_flags()
   config = cli.parse_with_config(flag_values, argv)
-  names = _select(command.value(flag_values, 'variants'))
+  names = command.choose(
+    'variants', command.value(flag_values, 'variants'), VARIANTS, 'variant'
+  )
   repeats: int = command.value(flag_values, 'repeats')
   output = pathlib.Path(command.value(flag_values, 'out'))
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  command.clean_up_on_sigterm()
   # As many threads as a run's learner has; nothing is compiled yet.
   os.environ.update(
     resources.environment(plan.LEARNER, schema.to_dict(config), os.environ)
@@ -325,20 +326,6 @@ def _define_flags() -> flags.FlagValues:
     flag_values=flag_values,
   )
   return flag_values
-
-
-def _select(wanted: Sequence[str]) -> list[str]:
-  """Returns the variants that are meant, in order.
-
-  Raises:
-    UsageError: there is no such variant.
-  """
-  for name in wanted:
-    if name not in VARIANTS:
-      raise cli.UsageError(
-        f'--variants: {name!r} is not a variant; known: {", ".join(VARIANTS)}'
-      )
-  return [name for name in VARIANTS if name in wanted]
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ times of the windows, and each records what it did in them.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,8 +27,6 @@ from launch import run_files
 
 # Games of which one unroll each is recorded.
 NUM_RECORDED = 16
-# No version of the learner's.
-_NO_VERSION = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +183,12 @@ def _reader(config: schema.Config, task: Task) -> Any:
 
 def fetch(config: schema.Config, task: Task) -> None:
   """An actor that does nothing but fetch the learner's parameters."""
-  from courier.python import client as courier_client
-
+  from actors import parameters
   from launch import nodes
 
   client = nodes.LearnerClient(
-    lambda: courier_client.Client(
-      task.addresses[0], call_timeout=config.actors.parameter_timeout_s
+    functools.partial(
+      nodes.connect, task.addresses[0], config.actors.parameter_timeout_s
     ),
     task.folder,
   )
@@ -198,7 +196,7 @@ def fetch(config: schema.Config, task: Task) -> None:
   def turn() -> int:
     while True:
       try:
-        assert client.get_parameters(_NO_VERSION) is not None
+        assert client.get_parameters(parameters.NO_VERSION) is not None
         return 1
       except TimeoutError:
         # The learner still starts; the parent has a deadline.

@@ -9,7 +9,6 @@ docs/scaling.md says what the links are, and what follows for a thousand actors.
 
 import os
 import pathlib
-import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command, link_parts
-from configs import schema
 from launch import cli
 
 
@@ -38,18 +36,18 @@ def main(argv: Sequence[str]) -> int:
   """
   flag_values = _define_flags()
   config = cli.parse_with_config(flag_values, argv)
-  links = _select(command.value(flag_values, 'links'))
+  links = command.choose(
+    'links', command.value(flag_values, 'links'), link_parts.LINKS, 'link'
+  )
   counts = command.whole_numbers(flag_values, 'counts')
-  # SIGTERM, too, shall leave neither processes nor files behind.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  command.clean_up_on_sigterm()
   console = Console()
   output = pathlib.Path(command.value(flag_values, 'out'))
   results: dict[str, dict[str, Any]] = {}
   saved = {
-    **command.circumstances(argv, console),
+    **command.circumstances(argv, config, console),
     'num_cores': len(os.sched_getaffinity(0)),
     'actor_rate': command.value(flag_values, 'actor_rate'),
-    'config': schema.to_dict(config),
     'links': results,
   }
   # Better now than after all the measuring.
@@ -157,21 +155,6 @@ def _define_flags() -> flags.FlagValues:
     flag_values=flag_values,
   )
   return flag_values
-
-
-def _select(wanted: Sequence[str]) -> list[str]:
-  """Returns the links that are meant, in order.
-
-  Raises:
-    UsageError: there is no such link.
-  """
-  known = link_parts.LINKS
-  for name in wanted:
-    if name not in known:
-      raise cli.UsageError(
-        f'--links: {name!r} is not a link; known: {", ".join(known)}'
-      )
-  return [name for name in known if name in wanted]
 
 
 if __name__ == '__main__':

@@ -60,13 +60,9 @@ def main(argv: Sequence[str]) -> int:
   arguments = command.run_arguments(flag_values, defaults)
   config = cli.parse_with_config(flags.FlagValues(), ['', *arguments])
   output = pathlib.Path(command.value(flag_values, 'out'))
-  # SIGTERM, too, shall leave neither processes nor files behind.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  command.clean_up_on_sigterm()
   console = Console(soft_wrap=not sys.stdout.isatty())
-  saved = {
-    **command.circumstances(argv, console),
-    'config': schema.to_dict(config),
-  }
+  saved = command.circumstances(argv, config, console)
   # Better now than after all the measuring.
   command.save(output, saved)
   repeats: list[dict[str, float]] = []

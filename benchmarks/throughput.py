@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import signal
 import tempfile
 from collections.abc import Sequence
 
@@ -55,8 +54,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
   config = cli.parse_with_config(flag_values, argv)
   names = _select(command.value(flag_values, 'parts'))
-  # SIGTERM, too, shall leave neither processes nor files behind.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  command.clean_up_on_sigterm()
   benchmark = _Benchmark(config, flag_values, argv, console)
   for name in names:
     benchmark.measure(name)
@@ -82,10 +80,7 @@ class _Benchmark:
     self._num_cores = len(os.sched_getaffinity(0))
     self._output = pathlib.Path(command.value(flag_values, 'out'))
     self._results: dict[str, measurement.Result] = {}
-    self._circumstances = {
-      **command.circumstances(argv, console),
-      'config': schema.to_dict(config),
-    }
+    self._circumstances = command.circumstances(argv, config, console)
     # Better now than after all the measuring.
     self._save()
 

@@ -12,6 +12,7 @@ import random
 import re
 import socket
 import struct
+from collections.abc import Iterable
 
 from launch import commands, plan, run_files
 
@@ -62,12 +63,29 @@ def publish_local(workdir: str, config: plan.Config) -> None:
   Raises:
     OSError: there is none.
   """
-  taken: set[int] = set()
-  for node in plan.nodes(config):
+  addresses = pick_addresses(config, plan.nodes(config), LOCAL_HOST)
+  for address_key, address in addresses.items():
+    publish(workdir, address_key, address)
+
+
+def pick_addresses(
+  config: plan.Config, nodes: Iterable[plan.NodeId], host: str
+) -> dict[str, str]:
+  """Returns an address, host:port, for each key that some nodes serve.
+
+  Args:
+    config: the run's configuration as saved in config.json.
+    nodes: on this machine.
+    host: what others reach this machine by.
+
+  Raises:
+    OSError: there are too few free ports.
+  """
+  ports: dict[str, int] = {}
+  for node in nodes:
     for address_key in node_keys(config, node):
-      port = pick_port(taken)
-      taken.add(port)
-      publish(workdir, address_key, f'{LOCAL_HOST}:{port}')
+      ports[address_key] = pick_port(set(ports.values()))
+  return {address_key: f'{host}:{port}' for address_key, port in ports.items()}
 
 
 def pick_port(taken: set[int]) -> int:

@@ -50,6 +50,16 @@ def incarnation() -> int:
   return int(os.environ.get('BMG_INCARNATION', '0'))
 
 
+def connect(address: str, timeout_s: float) -> Any:
+  """Returns a Courier client of `address`, for use outside of a program.
+
+  Args:
+    address: host:port of a learner or relay.
+    timeout_s: deadline of its calls.
+  """
+  return courier_client.Client(address, call_timeout=timeout_s)
+
+
 class LearnerClient:
   """The learner, or a relay, over Courier: an `actors.actor.Source`."""
 
@@ -171,9 +181,11 @@ class LearnerNode(ParameterServer):
       config, workdir, replay_reader, num_actions, team
     )
     super().__init__(workdir, self._learner)
-    self._inference = inference.InferenceServer(
-      config, num_actions, incarnation(), self._learner.newest_parameters
-    )
+    self._inference: inference.InferenceServer | None = None
+    if config.actors.inference == 'learner':
+      self._inference = inference.InferenceServer(
+        config, num_actions, incarnation(), self._learner.newest_parameters
+      )
 
   def act(
     self, token: str, frames: bytes, starts: bytes
@@ -182,8 +194,11 @@ class LearnerNode(ParameterServer):
 
     Raises:
       PermissionError: the token is that of another run.
+      RuntimeError: actors of this run choose their actions themselves.
     """
     self._check(token)
+    if self._inference is None:
+      raise RuntimeError('actors.inference is not at the learner')
     env, num_envs = self._config.env, self._config.actors.envs_per_actor
     shape = (num_envs, env.frame_stack)
     return self._inference.act(

@@ -47,6 +47,7 @@ class Display:
       clock: seconds, from any start.
     """
     self._config = config
+    self._nodes = plan.nodes(schema.to_dict(config))
     self._workdir = workdir
     # A file gets whole lines; a terminal would cut them off at its edge.
     self._console = console or Console(soft_wrap=not sys.stdout.isatty())
@@ -99,7 +100,7 @@ class Display:
   def _lines(self) -> list[str]:
     states = {
       node: run_files.read_json(run_files.state(self._workdir, node), {})
-      for node in plan.nodes(schema.to_dict(self._config))
+      for node in self._nodes
     }
     folder = pathlib.Path(self._workdir)
     return [

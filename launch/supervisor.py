@@ -84,11 +84,7 @@ class Supervisor:
     # Names that can be worked out need neither a book nor a common launch.
     self._is_alone = os.environ.get('BMG_ADDRESSES') == address_book.DNS
     if not self._is_alone:
-      taken: set[int] = set()
-      for key in address_book.node_keys(self._config, node):
-        port = address_book.pick_port(taken)
-        taken.add(port)
-        self._addresses[key] = f'{host}:{port}'
+      self._addresses = address_book.pick_addresses(self._config, (node,), host)
     self._joined = run_files.Launch()
     self._launch_read_at = -math.inf
     # Slurm sends SIGTERM to every process of a job. Nodes are deaf to it there,
