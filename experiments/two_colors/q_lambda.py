@@ -30,6 +30,9 @@ Values = Callable[[PyTree, jax.Array], jax.Array]
 Epsilon = Callable[[PyTree, jax.Array | None], jax.Array]
 
 _EPSILON = 'epsilon'
+# States whose values are computed at once. With oneDNN, XLA's older runtime
+# aborts when it compiles a product of 128 rows and weights that a loop changes.
+_BLOCK = 64
 
 
 class LearningState(NamedTuple):
@@ -232,6 +235,13 @@ def epsilon_loss(
   agree on it, epsilon / A where learning has changed it.
   """
 
+  def greedy_actions(params: PyTree, observations: jax.Array) -> jax.Array:
+    return jax.lax.map(
+      lambda observation: jnp.argmax(values(params, observation)),
+      observations,
+      batch_size=_BLOCK,
+    )
+
   def apply(
     start: engine.AgentState,
     final: engine.AgentState,
@@ -242,10 +252,8 @@ def epsilon_loss(
     del start
     target = engine.constant_target(bootstrap, final, meta_params, state, data)
     target_params, info = target.params
-    actions = jnp.argmax(values(final.params, info.observation), axis=-1)
-    target_actions = jnp.argmax(
-      values(target_params, info.observation), axis=-1
-    )
+    actions = greedy_actions(final.params, info.observation)
+    target_actions = greedy_actions(target_params, info.observation)
     epsilons = jax.vmap(lambda each: epsilon(meta_params, each.context))(info)
     greedy = jnp.where(actions == target_actions, 1.0 - epsilons, 0.0)
     chances = greedy + epsilons / environment.NUM_ACTIONS

@@ -86,11 +86,17 @@ def test_stop_and_resume(tmp_path):
 
 @pytest.mark.system
 def test_whole_study_and_its_report(tmp_path):
-  process = _start(tmp_path, '--config.num_steps=960')
+  process = _start(
+    tmp_path,
+    '--config.num_steps=960',
+    '--only=ac_fixed,q_fixed,q_bmg',
+    # Many states to match in: XLA must not turn that into too large a product.
+    '--config.agents.q_bmg.meta.bootstrap_length=160',
+  )
   output, _ = process.communicate(timeout=200)
   assert process.returncode == 0, output
   report = pd.read_csv(tmp_path / 'report.csv')
-  assert report['agent'].tolist() == ['ac_fixed', 'q_fixed']
+  assert report['agent'].tolist() == ['ac_fixed', 'q_bmg', 'q_fixed']
   assert (report['num_steps'] == 960).all()
 
 

@@ -90,9 +90,10 @@ def _epsilon_gradient(epsilons, agree):
 
 
 @pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
-def test_epsilon_loss_has_its_closed_form(share):
+@pytest.mark.parametrize('num_states', [4, 132])
+def test_epsilon_loss_has_its_closed_form(share, num_states):
   """On Q-functions that are a table of one state each."""
-  observations = jnp.eye(4)
+  observations = jnp.tile(jnp.eye(4), (num_states // 4, 1))
   agree = np.arange(4) >= 4 * share
   student = jnp.eye(4)
   # Where they differ, the target prefers the next action.
