@@ -8,10 +8,6 @@ from absl import logging
 from actors import parameters
 from agents.types import Params
 
-# An answer of the learner does for questions that come so soon after it. Small
-# beside the time of an unroll, it bounds what one relay asks of the learner.
-_FRESH_S = 0.1
-
 
 class ParameterRelay:
   """A `ParameterSource` that stands between another one and many clients.
@@ -20,8 +16,17 @@ class ParameterRelay:
   clients go on with what it gave last.
   """
 
-  def __init__(self, source: parameters.ParameterSource) -> None:
+  def __init__(
+    self, source: parameters.ParameterSource, period_s: float
+  ) -> None:
+    """Asks nothing yet.
+
+    Args:
+      source: of the parameters.
+      period_s: how long its answer does for later questions, seconds.
+    """
     self._source = source
+    self._period_s = period_s
     self._lock = threading.Lock()
     self._latest: tuple[int, int, Params] | None = None
     self._asked_at = float('-inf')
@@ -29,13 +34,13 @@ class ParameterRelay:
   def get_parameters(
     self, unless_version: int
   ) -> tuple[int, int, Params] | None:
-    """Answers as the learner would, `_FRESH_S` ago; safe in any thread.
+    """Answers as the learner would, `period_s` ago at most; safe in any thread.
 
     Raises:
       TimeoutError, RuntimeError: the source has failed, and had given nothing.
     """
     with self._lock:
-      if time.monotonic() - self._asked_at > _FRESH_S:
+      if time.monotonic() - self._asked_at > self._period_s:
         self._ask()
         self._asked_at = time.monotonic()
       latest = self._latest

@@ -46,6 +46,9 @@ class Cluster:
   # Whether the actors of a task share a process that asks the learner for each
   # version of the parameters once: for more hosts than a few tens.
   relays: bool = False
+  # How old the answer may be that it hands on, and so how rarely it asks. Small
+  # beside the time that an actor takes for its unrolls, it costs no freshness.
+  relay_period_s: float = 0.1
   # Whether actors may be put where others can take the place from them. Learner
   # and replay never are.
   preemptible_actors: bool = True
@@ -65,7 +68,7 @@ class Cluster:
     group = checks.GroupChecker('cluster', self)
     group.at_least(1, 'actors_per_task')
     group.at_least(0, 'time_limit_minutes')
-    group.positive('notice_s', 'patience_s')
+    group.positive('relay_period_s', 'notice_s', 'patience_s')
     checks.check(
       self.time_limit_minutes == 0
       or self.notice_s < 60 * self.time_limit_minutes,

@@ -8,6 +8,7 @@ configuration, as every other process of the run does, and runs one node of it.
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--group', required=True, choices=tuple(plan.GROUPS))
   parser.add_argument('--index', required=True, type=int)
   args = parser.parse_args(argv)
+  _raise_file_limit()
   # The supervisor alone stops a node, not Launchpad's own countdown.
   flags.FLAGS(['launch.node', '--lp_termination_notice_secs=-1'])
   logging.use_absl_handler()
@@ -49,6 +51,15 @@ def main(argv: Sequence[str]) -> int:
     _print_last_words(error)
     return 1
   return 0
+
+
+def _raise_file_limit() -> None:
+  """Lets a server have as many clients as the hard limit allows.
+
+  gRPC aborts the process when it runs out of files.
+  """
+  _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run(workdir: str, node_id: plan.NodeId) -> None:

@@ -3,13 +3,17 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import time
 from typing import BinaryIO
 
 # The log is moved to `<name>.1` beyond this size, so a run keeps twice as much.
 _MAX_BYTES = 20_000_000
-_TAIL_BYTES = 16_384
+_TAIL_BYTES = 65_536
+# How libraries in C++ (gRPC, XLA) say why they abort. Python's list of threads
+# and modules comes after it.
+_ABORT = re.compile(r'F\d{4} |[-:. \d]*F external/')
 
 
 class NodeLog:
@@ -47,17 +51,23 @@ class NodeLog:
         shutil.copyfile(self._path, f'{self._path}.1')
         os.truncate(self._path, 0)
 
-  def last_line(self) -> str:
-    """The last line that the node itself wrote since its start, or ''."""
+  def last_words(self) -> str:
+    """Why the node ended, by what it wrote since its start.
+
+    Returns:
+      The line with which a library aborted it, else its last one, else ''.
+    """
     try:
       with self._path.open('rb') as log:
         log.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
         lines = log.read().decode('utf-8', 'replace').splitlines()
     except OSError:
       return ''
-    for line in reversed(lines):
+    last = ''
+    for line in map(str.strip, reversed(lines)):
       if line.startswith('--- ') and line.endswith(' ---'):
-        return ''
-      if line.strip():
-        return line.strip()
-    return ''
+        break
+      if _ABORT.match(line):
+        return line
+      last = last or line
+    return last

@@ -221,14 +221,20 @@ class RelayNode(ParameterServer):
   """Hands parameters on to the actors of one task, until the run stops."""
 
   def __init__(
-    self, workdir: str, index: int, connect: Callable[[], Any]
+    self,
+    config: schema.Config,
+    workdir: str,
+    index: int,
+    connect: Callable[[], Any],
   ) -> None:
     from actors import relay
 
     self._workdir = workdir
     self._index = index
     source = LearnerClient(connect, workdir)
-    super().__init__(workdir, relay.ParameterRelay(source))
+    super().__init__(
+      workdir, relay.ParameterRelay(source, config.cluster.relay_period_s)
+    )
 
   def run(self) -> None:
     """Waits for the stop; threads of the server do the work."""

@@ -76,7 +76,7 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
   # Nodes get `dereference` itself, not its result, to connect more than once.
   with program.group(plan.RELAY):
     relays = [
-      add_server(nodes.RelayNode, workdir, index, learner.dereference)
+      add_server(nodes.RelayNode, config, workdir, index, learner.dereference)
       for index in range(plan.num_nodes(values, plan.RELAY))
     ]
   with program.group(plan.ACTOR):

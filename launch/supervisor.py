@@ -42,7 +42,7 @@ _HEALTHY_S = 60.0
 # Long before it is given up, one that shows no sign of life is named.
 _SILENT_S = 15.0
 # Files that all machines share are not asked more often.
-_LAUNCH_POLL_S = 0.5
+_SHARED_POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -86,7 +86,6 @@ class Supervisor:
     if not self._is_alone:
       self._addresses = address_book.pick_addresses(self._config, (node,), host)
     self._joined = run_files.Launch()
-    self._launch_read_at = -math.inf
     # Slurm sends SIGTERM to every process of a job. Nodes are deaf to it there,
     # or replay would be gone before the learner has saved.
     self._stop_signal = (
@@ -158,20 +157,18 @@ class Supervisor:
       if launch.state in run_files.FINAL_STATES:
         return False
       self._say(state=run_files.WAITING)
-      time.sleep(_LAUNCH_POLL_S)
+      time.sleep(_SHARED_POLL_S)
     return False
 
   def _next_launch(self) -> run_files.Launch | None:
-    """Looks, every now and then, whether another launch has come.
+    """Looks whether another launch has come.
 
     Returns:
       What there is instead of the launch that the node belongs to; None while
       that goes on.
     """
-    now = time.monotonic()
-    if self._is_alone or now - self._launch_read_at < _LAUNCH_POLL_S:
+    if self._is_alone:
       return None
-    self._launch_read_at = now
     launch = run_files.read_launch(self._workdir)
     # None at all: unreadable for the moment, as on a file server that is away.
     if launch in (self._joined, run_files.Launch()):
@@ -217,11 +214,16 @@ class Supervisor:
       a stop was asked for or the launch is over.
     """
     assert self._child is not None
+    looked_at = -math.inf
     while not self._stop_asked:
       status = self._child.poll()
       if status is not None:
         self._kill_group()
         return status
+      if time.monotonic() - looked_at < _SHARED_POLL_S:
+        time.sleep(_POLL_S)
+        continue
+      looked_at = time.monotonic()
       launch = self._next_launch()
       if launch is not None:
         if launch.state not in run_files.FINAL_STATES:
@@ -242,7 +244,6 @@ class Supervisor:
         self._kill_group()
         return self._child.wait()
       self._log.limit_size()
-      time.sleep(_POLL_S)
     return None
 
   def _last_heartbeat(self) -> float:
@@ -266,7 +267,7 @@ class Supervisor:
     last_words = self._kill_reason
     # Whom another's SIGKILL ends has had no time to say why.
     if not last_words and status != -signal.SIGKILL:
-      last_words = self._log.last_line()
+      last_words = self._log.last_words()
     self._log.write(f'ended: {describe_exit(status)}')
     self._state['last_exit'] = describe_exit(status)
     self._state['last_error'] = last_words or describe_exit(status)

@@ -31,7 +31,7 @@ def _age(parameter_relay):
 
 def test_many_clients_cost_one_question():
   source = _Source()
-  parameter_relay = relay.ParameterRelay(source)
+  parameter_relay = relay.ParameterRelay(source, 0.1)
   answers = []
   clients = [
     threading.Thread(
@@ -49,7 +49,7 @@ def test_many_clients_cost_one_question():
 
 def test_a_version_is_fetched_once_and_none_is_missed():
   source = _Source()
-  parameter_relay = relay.ParameterRelay(source)
+  parameter_relay = relay.ParameterRelay(source, 0.1)
   assert parameter_relay.get_parameters(-1) == (0, 0, {'w': 0})
   assert parameter_relay.get_parameters(0) is None
   _age(parameter_relay)
@@ -64,9 +64,19 @@ def test_a_version_is_fetched_once_and_none_is_missed():
   assert source.questions == [-1, 0, 0, 7]
 
 
+def test_the_period_bounds_how_often_it_asks():
+  source = _Source()
+  parameter_relay = relay.ParameterRelay(source, 3600.0)
+  assert parameter_relay.get_parameters(-1) == (0, 0, {'w': 0})
+  source.version = 1
+  assert parameter_relay.get_parameters(0) is None
+  parameter_relay._asked_at -= 3601.0
+  assert parameter_relay.get_parameters(0) == (1, 100, {'w': 1})
+
+
 def test_clients_outlive_the_learner():
   source = _Source()
-  parameter_relay = relay.ParameterRelay(source)
+  parameter_relay = relay.ParameterRelay(source, 0.1)
   source.error = TimeoutError('gone')
   with pytest.raises(TimeoutError, match='gone'):
     parameter_relay.get_parameters(-1)

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from actors import relay
 from benchmarks import scaling
+from configs import schema
 from launch import cli, nodes, supervisor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -91,6 +91,8 @@ def test_servers_and_relays_divide_the_load():
   assert found['the learner sends parameters'] == pytest.approx(16 * 10 * 4)
   assert found['a relay sends'] == pytest.approx(64 * 5 * 4)
   assert found['a relay answers'] == pytest.approx(64 * 5 * 4e-3)
+  found = loads(1000, 800.0, actors_per_relay=64, relay_period_s=0.5)
+  assert found['the learner sends parameters'] == pytest.approx(16 * 2 * 4)
   # 2 steps/s, three questions to each relay: every version once.
   size = {'learner_rate': 960.0, 'actors_per_relay': 50}
   found = loads(100, 800.0, **size)
@@ -112,10 +114,9 @@ def test_a_link_is_full_at_the_first_number_of_actors_that_is_too_many():
 
 
 def test_what_is_not_measured_is_as_in_the_code():
-  polls = 2 / supervisor._POLL_S
-  assert polls + 1 / supervisor._LAUNCH_POLL_S == scaling._LOOKS_PER_S
+  assert 3 / supervisor._SHARED_POLL_S == scaling._LOOKS_PER_S
   assert 1 / nodes._HEARTBEAT_PERIOD_S == scaling._TOUCHES_PER_S
-  assert 1 / relay._FRESH_S == scaling._RELAY_ASKS_PER_S
+  assert schema.Cluster().relay_period_s == scaling.Size(1, 1).relay_period_s
 
 
 def test_table_marks_what_is_too_much():

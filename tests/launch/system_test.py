@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +35,9 @@ SMALL_RUN = (
   # No two episodes are to be waited for.
   '--config.env.max_episode_frames=800',
 )
+
+# Starts a command as most shells would, but with far fewer files.
+_FEW_FILES = ('sh', '-c', 'ulimit -S -n 256 && exec "$@"', 'sh')
 
 # Has room for one checkpoint of `SMALL_RUN`, but not for all that it keeps.
 _SMALL_DISK = '3m'
@@ -157,8 +161,12 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope='module')
 def stopped_run(workdir):
   """A run that lost each of its processes once, and was stopped by Ctrl-C."""
-  with Run(workdir) as run:
+  with Run(workdir, wrapper=_FEW_FILES) as run:
     num_frames = run.await_frames(above=0)
+    run.file_limits = {
+      name: resource.prlimit(state['pid'], resource.RLIMIT_NOFILE)
+      for name, state in run.states().items()
+    }
     for name in ('actor-0', 'replay-0', 'learner-0'):
       if name == 'learner-0':
         processes.wait_for(run.checkpoints, timeout_s=120)
@@ -214,6 +222,12 @@ def test_every_killed_node_comes_back(stopped_run):
     state = stopped_run.states_before[name]
     assert state['restarts'] == 1
     assert state['last_exit'] == 'killed by SIGKILL'
+
+
+def test_nodes_may_open_as_many_files_as_the_machine_allows(stopped_run):
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  assert set(stopped_run.file_limits.values()) == {(most, most)}
+  assert 'replay-0' in stopped_run.file_limits
 
 
 def test_ctrl_c_stops_in_order(stopped_run):
