@@ -5,14 +5,13 @@ docs/kubernetes.md describes it for users.
 
 import os
 import pathlib
-import secrets
 import shlex
 from collections.abc import Callable, Sequence
 
 import yaml
 
 from configs import schema
-from launch import cli, commands, dns, kubectl, manifests
+from launch import cli, commands, dns, kubectl, manifests, run_files
 
 
 def launch(
@@ -84,7 +83,7 @@ def _run_token(folder: pathlib.Path) -> str:
     secret = yaml.safe_load(_path(folder, 'Secret').read_text('utf-8'))
     return secret['stringData']['token']
   except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-    return secrets.token_hex(32)
+    return run_files.new_token()
 
 
 def _path(folder: pathlib.Path, kind: str) -> pathlib.Path:

@@ -6,6 +6,7 @@ Standard library only: supervisors import it under `python -S`.
 import json
 import os
 import pathlib
+import secrets
 from typing import Any, NamedTuple
 
 from launch import plan
@@ -68,7 +69,7 @@ def begin_launch(workdir: str) -> None:
   finished(workdir).unlink(missing_ok=True)
   stop_request(workdir).unlink(missing_ok=True)
   if not _token(workdir).exists():
-    write_json(_token(workdir), {'token': os.urandom(16).hex()}, mode=0o600)
+    write_json(_token(workdir), {'token': new_token()}, mode=0o600)
   write_json(launch(workdir), Launch(number, RUNNING)._asdict())
 
 
@@ -76,6 +77,11 @@ def end_launch(workdir: str, state: str) -> None:
   """Ends the launch; with `WAITING`, another one is to follow by itself."""
   ended = read_launch(workdir)._replace(state=state)
   write_json(launch(workdir), ended._asdict())
+
+
+def new_token() -> str:
+  """Returns a token for a new run."""
+  return secrets.token_hex(32)
 
 
 def token(workdir: str) -> str:

@@ -43,7 +43,7 @@ def test_a_run_keeps_its_token(tmp_path, monkeypatch):
   assert run_files.token(str(tmp_path)) == ''
   run_files.begin_launch(str(tmp_path))
   token = run_files.token(str(tmp_path))
-  assert len(token) == 32
+  assert len(token) == 64
   assert (tmp_path / 'state/token.json').stat().st_mode & 0o077 == 0
   run_files.begin_launch(str(tmp_path))
   assert run_files.token(str(tmp_path)) == token
