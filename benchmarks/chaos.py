@@ -279,8 +279,8 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_float(
     'deadline_s',
     120.0,
-    'A process that is away for longer, or a longer time without new frames, '
-    'is a problem.',
+    'A process that is away for longer, or a longer time with neither new '
+    'frames nor kills, is a problem.',
     1.0,
     flag_values=flag_values,
   )

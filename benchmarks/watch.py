@@ -36,7 +36,7 @@ class Watch:
       run: just started.
       config: of the run.
       planned: what to kill, in order of time.
-      deadline_s: a longer time without a new row is a hang.
+      deadline_s: a longer time without a new row and without a kill is a hang.
       report: called with each kill that the run has got over.
       clock: in seconds.
     """
@@ -54,7 +54,7 @@ class Watch:
     self._seen: set[tuple[int, float]] = set()
     self._num_frames = 0
     self._start: float | None = None
-    self._last_new = clock()
+    self._last_new = self._last_kill = clock()
     self._finished_at: int | None = None
     self._hangs: list[tuple[float, float]] = []
     self._longest_silence_s = 0.0
@@ -122,10 +122,12 @@ class Watch:
         self._report(kill)
 
   def _note_silence(self) -> None:
-    silent_s = self._clock() - self._last_new
-    self._longest_silence_s = max(self._longest_silence_s, silent_s)
-    if silent_s > self._deadline_s:
-      self._hangs.append((self._seconds() - silent_s, silent_s))
+    now = self._clock()
+    self._longest_silence_s = max(self._longest_silence_s, now - self._last_new)
+    # While nodes are killed faster than they start, there can be nothing new.
+    left_alone_s = now - max(self._last_new, self._last_kill)
+    if left_alone_s > self._deadline_s:
+      self._hangs.append((self._seconds() - left_alone_s, left_alone_s))
 
   def _restored_frames(self, kill: kills.Kill) -> int:
     """Frames of the checkpoint from which a killed learner went on."""
@@ -168,3 +170,5 @@ class Watch:
       os.kill(pid, signal.SIGKILL)
       self.log.append(kill)
       self._planned.pop(0)
+      self._note_silence()
+      self._last_kill = self._clock()

@@ -9,10 +9,11 @@ import signal
 import statistics
 import subprocess
 import sys
+import types
 
 import pytest
 
-from benchmarks import chaos, kills, live_run, parts
+from benchmarks import chaos, kills, live_run, parts, watch
 from configs import schema
 from launch import cli, plan
 from tests.launch import processes
@@ -189,6 +190,57 @@ def test_summary_is_by_group():
   }
   assert summary['learner']['lost_frames'] == {'median': 60, 'max': 60}
   assert 'replay' not in summary
+
+
+class FakeRun:
+  """Of an actor that is killed, and of rows that come when told to."""
+
+  launcher = types.SimpleNamespace(
+    popen=types.SimpleNamespace(poll=lambda: None)
+  )
+
+  def __init__(self):
+    self.now = 0.0
+    self.frames = 100
+
+  def row(self):
+    return {'num_frames': self.frames, 'seconds': self.frames}
+
+  def pid(self, node):
+    return int(1e9 + self.now)
+
+  def finished_at(self):
+    return None
+
+
+@pytest.mark.parametrize(
+  ('kills_at', 'row_at', 'hangs'),
+  [
+    ([50, 140, 230], 250, []),
+    ([50, 140], 250, [(140, 110)]),
+    # Before a kill as well as after it.
+    ([110], 115, [(0, 110)]),
+    ([], 99, []),
+    ([], 150, [(0, 150)]),
+  ],
+)
+def test_a_hang_is_a_silence_that_no_kill_explains(
+  kills_at, row_at, hangs, monkeypatch
+):
+  monkeypatch.setattr(os, 'kill', lambda pid, sig: None)
+  run = FakeRun()
+  planned = [kills.Planned(seconds, ACTOR) for seconds in kills_at]
+  watcher = watch.Watch(
+    *(run, processes.small_config(), planned, 100.0, lambda kill: None),
+    clock=lambda: run.now,
+  )
+  for run.now in range(row_at + 1):
+    run.frames += run.now == row_at
+    assert watcher.look()
+  outcome = watcher.outcome()
+  assert len(watcher.log) == len(kills_at)
+  assert outcome.hangs == hangs
+  assert outcome.longest_silence_s == row_at
 
 
 @pytest.fixture
