@@ -120,6 +120,10 @@ def find_host(interface: str) -> str:
       node, which Slurm knows better than the machine itself does: several nodes
       may share a machine.
 
+  Returns:
+    An IPv4 address, so that all agree on it, where this machine has exactly one
+    by that name that is not only its own; else the name.
+
   Raises:
     OSError: there is no such interface, or it has no IPv4 address.
   """
@@ -127,8 +131,8 @@ def find_host(interface: str) -> str:
     return _interface_address(interface)
   node = os.environ.get('SLURMD_NODENAME')
   for name in (node, node and _slurm_address(node), socket.gethostname()):
-    if name and _resolves(name):
-      return name
+    if name and (found := _resolve(name)):
+      return found[0] if len(found) == 1 and _is_ours(found[0]) else name
   return LOCAL_HOST
 
 
@@ -156,9 +160,22 @@ def _slurm_address(node: str) -> str | None:
   return found and found.group(1)
 
 
-def _resolves(name: str) -> bool:
+def _resolve(name: str) -> list[str]:
+  """The IP addresses of `name`, none where it has none."""
   try:
-    socket.getaddrinfo(name, None)
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
   except OSError:
+    return []
+  return [str(address[0]) for *_, address in found]
+
+
+def _is_ours(address: str) -> bool:
+  """Whether this machine has this IPv4 address for others to reach it by."""
+  if address.startswith('127.'):
     return False
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    try:
+      probe.bind((address, 0))
+    except OSError:
+      return False
   return True

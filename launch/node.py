@@ -21,7 +21,7 @@ from absl import flags, logging
 from launchpad.launch import worker_manager
 
 from configs import checks, errors, schema
-from launch import addresses, nodes, plan, run_files
+from launch import addresses, listeners, nodes, plan, run_files
 from launch import program as program_lib
 
 
@@ -73,6 +73,7 @@ def _run(workdir: str, node_id: plan.NodeId) -> None:
   _stop_by(signal.Signals[os.environ.get('BMG_STOP_SIGNAL', 'SIGTERM')])
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   node = program.groups[node_id.group][node_id.index]
+  listeners.keep(address.resolve() for address in node.addresses)
   if node_id.group == plan.REPLAY:
     _prepare_replay(node, workdir, node_id, manager.stop_event())
   node.function()

@@ -15,7 +15,15 @@ from absl import flags
 from launchpad.launch import worker_manager
 
 from configs import schema
-from launch import address_book, addresses, local, plan, resources, run_files
+from launch import (
+  address_book,
+  addresses,
+  listeners,
+  local,
+  plan,
+  resources,
+  run_files,
+)
 from launch import program as program_lib
 
 _POLL_S = 0.2
@@ -38,6 +46,11 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   address_book.publish_local(workdir, schema.to_dict(config))
   program = program_lib.make_program(config, workdir)
   addresses.bind(program, config, workdir)
+  listeners.keep(
+    address.resolve()
+    for node in program.get_all_nodes()
+    for address in node.addresses
+  )
   manager = worker_manager.WorkerManager(kill_main_thread=False)
   stop = manager.stop_event()
   handlers = _stop_on_signals(stop)

@@ -1,5 +1,6 @@
 import socket
 
+import psutil
 import pytest
 
 from configs import schema
@@ -60,6 +61,29 @@ def test_host_of_a_slurm_node_whose_name_does_not_resolve(
   assert address_book.find_host('') == '127.0.1.7'
   monkeypatch.setenv('SLURMD_NODENAME', 'localhost')
   assert address_book.find_host('') == 'localhost'
+
+
+def test_others_are_told_an_address_where_it_is_clear_which(monkeypatch):
+  own = [
+    address.address
+    for addresses in psutil.net_if_addrs().values()
+    for address in addresses
+    if address.family == socket.AF_INET and address.address != '127.0.0.1'
+  ]
+  if not own:
+    pytest.skip('this machine has no network')
+  resolved = []
+  monkeypatch.setattr(
+    socket,
+    'getaddrinfo',
+    lambda *_, **__: [(0, 0, 0, '', (address, 0)) for address in resolved],
+  )
+  monkeypatch.setenv('SLURMD_NODENAME', 'node7')
+  resolved[:] = own[:1]
+  assert address_book.find_host('') == own[0]
+  # Another name for the machine itself; somebody else's address; several.
+  for resolved[:] in (['127.0.1.1'], ['203.0.113.77'], [own[0], '2001:db8::7']):
+    assert address_book.find_host('') == 'node7'
 
 
 def test_host_of_an_interface():

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,14 @@ def is_alive(pid: int) -> bool:
   except OSError:
     return False
   return stat.rpartition(')')[2].split()[0] not in 'ZX'
+
+
+def is_reached(host, port):
+  """Whether a connection is made; what is dropped is never answered."""
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  with socket.socket(family, socket.SOCK_STREAM) as client:
+    client.settimeout(0.3)
+    return client.connect_ex((host, port)) == 0
 
 
 class Supervised:

@@ -96,6 +96,12 @@ class Run:
     pids = [state.get('supervisor_pid') for state in states]
     return [pid for pid in pids if pid and processes.is_alive(pid)]
 
+  def ports(self):
+    """That servers of the run listen on."""
+    paths = (self.workdir / 'state' / 'addresses').glob('*.json')
+    found = [json.loads(path.read_text())['address'] for path in paths]
+    return [int(address.rpartition(':')[2]) for address in found]
+
   def rows(self):
     """Frame counts of the learner's rows."""
     try:
@@ -163,6 +169,10 @@ def stopped_run(workdir):
   """A run that lost each of its processes once, and was stopped by Ctrl-C."""
   with Run(workdir, wrapper=_FEW_FILES) as run:
     num_frames = run.await_frames(above=0)
+    run.servers_reached = {
+      host: [processes.is_reached(host, port) for port in run.ports()]
+      for host in ('127.0.0.1', '127.0.0.2')
+    }
     run.file_limits = {
       name: resource.prlimit(state['pid'], resource.RLIMIT_NOFILE)
       for name, state in run.states().items()
@@ -222,6 +232,14 @@ def test_every_killed_node_comes_back(stopped_run):
     state = stopped_run.states_before[name]
     assert state['restarts'] == 1
     assert state['last_exit'] == 'killed by SIGKILL'
+
+
+def test_servers_are_reached_by_the_loopback_address_alone(stopped_run):
+  # Of the learner and of replay.
+  assert stopped_run.servers_reached == {
+    '127.0.0.1': [True, True],
+    '127.0.0.2': [False, False],
+  }
 
 
 def test_nodes_may_open_as_many_files_as_the_machine_allows(stopped_run):
