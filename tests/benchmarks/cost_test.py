@@ -29,11 +29,13 @@ def make_cost(flops, seconds, plain_seconds, **fields):
   )
 
 
-def measure(tmp_path, *arguments):
-  """Runs the command; returns what it printed and what it saved."""
-  output = tmp_path / 'results' / 'cost.json'
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+  """Runs the command; what it printed and what it saved."""
+  output = tmp_path_factory.mktemp('cost') / 'results' / 'cost.json'
+  variants = '--variants=bmg-L1,bmg-L2,bmg-L4,bmg-K2,naive-K2'
   done = subprocess.run(
-    [*COMMAND, *SMALL, '--repeats=2', f'--out={output}', *arguments],
+    [*COMMAND, *SMALL, '--repeats=2', f'--out={output}', variants],
     cwd=ROOT,
     # XLA optimises here: what is computed twice without may be shared.
     env={**os.environ, 'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false'},
@@ -88,8 +90,8 @@ def test_bad_command_lines_are_refused(argument, message):
     cost.main(['cost', *SMALL, argument])
 
 
-def test_nothing_is_computed_twice_and_memory_is_flat(tmp_path):
-  printed, costs = measure(tmp_path, '--variants=bmg-L1,bmg-L2,bmg-L4')
+def test_nothing_is_computed_twice_and_memory_is_flat(measured):
+  printed, costs = measured
   ratios = {name: each['ratios'] for name, each in costs.items()}
   assert ratios['none']['flops'] == ratios['none']['memory'] == 1.0
   flops = {name: each['flops'] for name, each in ratios.items()}
@@ -107,8 +109,8 @@ def test_nothing_is_computed_twice_and_memory_is_flat(tmp_path):
     assert words in printed
 
 
-def test_two_inner_updates_need_about_half_of_the_naive_memory(tmp_path):
-  _, costs = measure(tmp_path, '--variants=bmg-K2,naive-K2')
+def test_two_inner_updates_need_about_half_of_the_naive_memory(measured):
+  _, costs = measured
   memory = {name: each['temporary_bytes'] for name, each in costs.items()}
   # At K = 4, a third (docs/results).
   assert memory['bmg-K2'] <= 0.55 * memory['naive-K2']

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 
 from agents import networks, observations, types
 from configs import schema
@@ -42,7 +41,7 @@ class _Catch:
     return reward, True
 
 
-def _config(mode):
+def _config():
   parameters = schema.MetaParameters(
     entropy_weight=schema.MetaParameter(True, 0.002, 0.0, 0.01, 0.002),
     value_weight=schema.MetaParameter(True, 0.5, 0.0, 1.0, 0.5),
@@ -54,7 +53,7 @@ def _config(mode):
     optimizer=schema.Optimizer(
       name='adam', learning_rate=1e-3, epsilon=1e-5, max_grad_norm=0.5
     ),
-    meta=schema.Meta(mode=mode, parameters=parameters),
+    meta=schema.Meta(mode='bmg', parameters=parameters),
   )
 
 
@@ -108,9 +107,8 @@ class _Players:
     return unrolls
 
 
-@pytest.mark.parametrize('mode', ['none', 'bmg'])
-def test_learns_to_catch(mode):
-  config = _config(mode)
+def test_learns_to_catch():
+  config = _config()
   train_step = training.TrainStep(config, _A, jax.devices()[:1])
   state = train_step.init(seed=0)
   initial = jax.tree.map(np.array, state.meta.params)
@@ -126,5 +124,4 @@ def test_learns_to_catch(mode):
   assert np.mean(players.rewards[-200:]) > 0.8
   moved = {name for name in initial if state.meta.params[name] != initial[name]}
   # These data are on-policy, where the leak of V-trace makes no difference.
-  learned = set() if mode == 'none' else set(initial)
-  assert moved - {'leak'} == learned - {'leak'}
+  assert moved | {'leak'} == set(initial)
