@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterable
 
 import psutil
+from absl import logging
 
 from launch import address_book
 
@@ -72,11 +73,17 @@ def keep(addresses: Iterable[str]) -> None:
 
 
 def _keep(port: int, allowed: Collection[str]) -> None:
-  while not restrict(port, allowed):
-    time.sleep(_POLL_S)
-  for seconds in _AGAIN_S:
-    time.sleep(seconds)
-    restrict(port, allowed)
+  try:
+    while not restrict(port, allowed):
+      time.sleep(_POLL_S)
+    for seconds in _AGAIN_S:
+      time.sleep(seconds)
+      restrict(port, allowed)
+  except OSError as error:
+    # As in a sandbox without such filters. The run is no worse off than before.
+    logging.warning(
+      'The server on port %d may be reached by any address: %s', port, error
+    )
 
 
 def restrict(port: int, allowed: Collection[str]) -> int:
@@ -88,6 +95,9 @@ def restrict(port: int, allowed: Collection[str]) -> int:
 
   Returns:
     How many such sockets there are.
+
+  Raises:
+    OSError: the kernel has no such filters.
   """
   fds = [
     connection.fd

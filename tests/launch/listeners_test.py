@@ -99,6 +99,18 @@ def test_servers_are_kept_to_the_loopback_interface(start):
     stop()
 
 
+def test_a_kernel_that_cannot_filter_is_reported(listener, monkeypatch, caplog):
+  port = listener.getsockname()[1]
+  # No option that any kernel has.
+  monkeypatch.setattr(listeners, '_SO_ATTACH_FILTER', 9999)
+  listeners.keep([f'localhost:{port}'])
+  deadline = time.monotonic() + 10
+  while not caplog.messages:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  assert f'port {port} may be reached by any address' in caplog.text
+
+
 def test_servers_whose_address_is_a_name_are_left_alone(listener):
   port = listener.getsockname()[1]
   listeners.keep([f'node7:{port}'])
