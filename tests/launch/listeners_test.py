@@ -5,7 +5,7 @@ import courier
 import pytest
 import reverb
 
-from launch import listeners
+from launch import address_book, listeners
 from tests.launch.processes import is_reached
 
 
@@ -61,11 +61,6 @@ def test_allowed_addresses(host, expected):
   assert listeners.allowed_addresses(host) == expected
 
 
-def free_port():
-  with socket.create_server(('', 0)) as probe:
-    return probe.getsockname()[1]
-
-
 def start_courier(port):
   server = courier.Server('test', port)
   server.Bind('answer', lambda: 42)
@@ -79,7 +74,7 @@ def start_reverb(port):
 
 @pytest.mark.parametrize('start', [start_courier, start_reverb])
 def test_servers_are_kept_to_the_loopback_interface(start):
-  port = free_port()
+  port = address_book.pick_port(set())
   # Before they are there, as in a run.
   listeners.keep([f'localhost:{port}'])
   time.sleep(0.1)
