@@ -11,7 +11,7 @@ from typing import BinaryIO
 # The log is moved to `<name>.1` beyond this size, so a run keeps twice as much.
 _MAX_BYTES = 20_000_000
 _TAIL_BYTES = 65_536
-# How XLA and other libraries in C++ say why they abort. Python's list of threads
+# How XLA and other C++ libraries say why they abort. Python's list of threads
 # and modules comes after it.
 _ABORT = re.compile(r'F\d{4} |[-:. \d]*F external/')
 
