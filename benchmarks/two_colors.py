@@ -44,7 +44,7 @@ class Compiled:
     sharding = run.make_sharding(num_seeds)
     keys = jax.random.split(jax.random.PRNGKey(study.seed), num_seeds)
     self._state = jax.jit(jax.vmap(agent.init), out_shardings=sharding)(keys)
-    self._chunk = run.make_chunk(agent, sharding, updates, 1)
+    self._chunk = run.make_chunk(agent, sharding, updates, 1, self._state)
     self._steps = updates * agent.num_steps * num_seeds
     self._run_chunk()
 

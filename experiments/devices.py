@@ -1,6 +1,8 @@
 """Has JAX use a CPU for many small computations side by side."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import jax
 
@@ -20,3 +22,21 @@ def one_per_core() -> None:
     os.environ.get('XLA_FLAGS', ''),
   )
   os.environ['XLA_FLAGS'] = ' '.join(flags).strip()
+
+
+@contextlib.contextmanager
+def compiling_for_one_core() -> Iterator[None]:
+  """Has what is compiled inside use one core, however many there are.
+
+  XLA's older runtime otherwise splits operations among as many threads as the
+  compiling thread may use cores, whatever the flags say: those of all devices
+  then wait for each other.
+  """
+  cores = os.sched_getaffinity(0)
+  # Threads inherit their cores: those that will run must be there already.
+  jax.local_devices()
+  os.sched_setaffinity(0, {min(cores)})
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, cores)

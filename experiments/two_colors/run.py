@@ -17,6 +17,7 @@ from jax.experimental import shard_map
 from configs import fields
 from configs import schema as atari_schema
 from configs.two_colors import schema
+from experiments import devices
 from experiments.two_colors import actor_critic, q_lambda
 from experiments.two_colors import agent as agent_lib
 from learner import checkpoints
@@ -179,7 +180,11 @@ class AgentRun:
     )
     if num_rows not in self._chunks:
       self._chunks[num_rows] = make_chunk(
-        self._agent, self._sharding, self.plan.updates_per_row, num_rows
+        self._agent,
+        self._sharding,
+        self.plan.updates_per_row,
+        num_rows,
+        self._state,
       )
     self._state, metrics = self._chunks[num_rows](self._state)
     for index, name in enumerate(self._metrics):
@@ -237,6 +242,7 @@ def make_chunk(
   sharding: jax.sharding.NamedSharding,
   updates_per_row: int,
   num_rows: int,
+  states: PyTree,
 ) -> Callable[[PyTree], tuple[PyTree, agent_lib.Metrics]]:
   """Compiles some rows of all seeds.
 
@@ -245,6 +251,7 @@ def make_chunk(
     sharding: of the seeds, from `make_sharding`.
     updates_per_row: calls of `agent.step` that a row is the mean of.
     num_rows: of the result.
+    states: of all seeds, for their shapes.
 
   Returns:
     A function of the states of all seeds, [seeds] leading, which it uses up. It
@@ -264,7 +271,9 @@ def make_chunk(
   ) -> tuple[agent_lib.State, agent_lib.Metrics]:
     return jax.lax.scan(row, state, length=num_rows)
 
-  return jax.jit(_over_seeds(chunk, sharding), donate_argnums=0)
+  chunks = jax.jit(_over_seeds(chunk, sharding), donate_argnums=0)
+  with devices.compiling_for_one_core():
+    return chunks.lower(states).compile()
 
 
 def make_sharding(num_seeds: int) -> jax.sharding.NamedSharding:
