@@ -16,6 +16,7 @@ def test_compiling_sees_one_core_and_nothing_else_does():
 
 def test_cores_come_back_after_an_error():
   cores = os.sched_getaffinity(0)
-  with pytest.raises(ValueError, match='compile'), devices.compiling_for_one_core():
+  one_core = devices.compiling_for_one_core()
+  with pytest.raises(ValueError, match='compile'), one_core:
     raise ValueError('does not compile')
   assert os.sched_getaffinity(0) == cores
