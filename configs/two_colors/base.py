@@ -38,6 +38,17 @@ def q_lambda() -> ml_collections.ConfigDict:
   return config
 
 
+def meta_q_lambda(length: int) -> ml_collections.ConfigDict:
+  """Returns Q(lambda) whose epsilon is learned by BMG with that L.
+
+  It affords the higher learning rate: it explores while values are wrong.
+  """
+  config = bootstrapped(q_lambda(), 0, length)
+  config.learning_rate = 3e-4
+  config.meta.learning_rate = 1e-3
+  return config
+
+
 def meta_gradient(
   config: ml_collections.ConfigDict, inner_updates: int
 ) -> ml_collections.ConfigDict:

@@ -12,6 +12,6 @@ def get_config() -> ml_collections.ConfigDict:
     agent = base.bootstrapped(base.actor_critic(), 1, length)
     study.agents[f'ac_l{length}'] = base.with_context(agent, 'reward')
   for length in (1, 4, 16, 32, 128):
-    agent = base.bootstrapped(base.q_lambda(), 0, length)
+    agent = base.meta_q_lambda(length)
     study.agents[f'q_l{length}'] = base.with_context(agent, 'reward')
   return study

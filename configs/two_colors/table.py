@@ -19,8 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     base.bootstrapped(base.actor_critic(), 1, 7), 'reward'
   )
   agents.q_fixed = base.q_lambda()
-  agents.q_bmg = base.bootstrapped(base.q_lambda(), 0, 16)
-  agents.q_bmg_reward = base.with_context(
-    base.bootstrapped(base.q_lambda(), 0, 16), 'reward'
-  )
+  agents.q_bmg = base.meta_q_lambda(32)
+  # Without a history, epsilon follows the phases by learning alone.
+  agents.q_bmg.meta.learning_rate = 1e-2
+  agents.q_bmg_reward = base.with_context(base.meta_q_lambda(32), 'reward')
   return study

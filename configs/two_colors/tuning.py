@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     for name, agent in (
       ('ac_mg', base.meta_gradient(base.actor_critic(), 1)),
       ('ac_bmg', base.bootstrapped(base.actor_critic(), 1, 7)),
-      ('q_bmg', base.bootstrapped(base.q_lambda(), 0, 16)),
+      ('q_bmg', base.meta_q_lambda(32)),
     ):
       agent.meta.learning_rate = 10.0**exponent
       name = f'{name}_reward_1e{exponent}'
