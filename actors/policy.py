@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import networks, observations
+from agents import compilation, networks, observations
 from agents.types import Params
 from configs import schema
 
@@ -51,7 +51,8 @@ class Policy:
         actions = jax.random.categorical(sample_rng, logits)
       return rng, actions.astype(jnp.int32), logits
 
-    self._choose = jax.jit(choose)
+    options = compilation.compiler_options(jax.default_backend())
+    self._choose = jax.jit(choose, compiler_options=options)
 
   def __call__(
     self,

@@ -64,9 +64,9 @@ def make_network(config: schema.Agent, num_actions: int) -> hk.Transformed:
   def forward(observations: jax.Array) -> types.NetworkOutput:
     chex.assert_rank(observations, 4)
     chex.assert_type(observations, jnp.uint8)
-    images = jnp.asarray(observations, _DTYPES[config.torso_dtype]) / 255.0
-    with hk.custom_getter(_cast_to(images.dtype)), hk.custom_creator(_float32):
-      features = _torso(config.torso, images).astype(jnp.float32)
+    dtype = _DTYPES[config.torso_dtype]
+    with hk.custom_getter(_cast_to(dtype)), hk.custom_creator(_float32):
+      features = _torso(config.torso, observations, dtype).astype(jnp.float32)
     logits, values = [], []
     for suffix in (
       '',
@@ -99,49 +99,81 @@ def _float32(
   return creator(shape, jnp.float32, init)
 
 
-def _torso(name: str, images: jax.Array) -> jax.Array:
-  """Maps [N, H, W, C] images to [N, F] features."""
+def _torso(name: str, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """Maps uint8 [N, H, W, C] images to [N, F] features of `dtype`."""
   if name in _RESIDUAL_TORSOS:
     channels, hidden = _RESIDUAL_TORSOS[name]
-    features = images
+    features = _to_unit_interval(images, dtype)
     for index, width in enumerate(channels):
       features = _residual_section(features, width, f'section_{index}')
     features = jax.nn.relu(features)
   else:
     layers, hidden, standardize = _PLAIN_TORSOS[name]
-    features = _standardize(images) if standardize else images
-    for index, (width, kernel, stride) in enumerate(layers):
-      features = jax.nn.relu(
-        _strided_convolution(features, width, kernel, stride, f'conv_{index}')
+    (width, kernel, stride), *others = layers
+    # Pixels are moved while they are bytes, and by itself: XLA would fuse that
+    # with what follows, into a loop over single floats.
+    blocks = jax.lax.optimization_barrier(
+      _space_to_depth(images, kernel, stride)
+    )
+    features = _to_unit_interval(blocks, dtype)
+    if standardize:
+      features = _standardize(features, _to_unit_interval(images, dtype))
+    features = _block_convolution(features, width, kernel // stride, 'conv_0')
+    for index, (width, kernel, stride) in enumerate(others, start=1):
+      features = _block_convolution(
+        _space_to_depth(features, kernel, stride),
+        width,
+        kernel // stride,
+        f'conv_{index}',
       )
   return jax.nn.relu(hk.Linear(hidden, name='torso')(hk.Flatten()(features)))
 
 
-def _standardize(images: jax.Array) -> jax.Array:
-  """Gives each image zero mean and unit variance."""
+def _to_unit_interval(pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  return jnp.asarray(pixels, dtype) / 255.0
+
+
+def _standardize(features: jax.Array, images: jax.Array) -> jax.Array:
+  """Shifts and scales pixels so that `images` have mean 0 and variance 1."""
   mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
   variance = jnp.var(images, axis=(1, 2, 3), keepdims=True)
-  return (images - mean) * jax.lax.rsqrt(variance + 1e-4)
+  return (features - mean) * jax.lax.rsqrt(variance + 1e-4)
 
 
-def _strided_convolution(
-  features: jax.Array, width: int, kernel: int, stride: int, name: str
+def _block_convolution(
+  blocks: jax.Array, width: int, kernel: int, name: str
 ) -> jax.Array:
-  """A VALID convolution, as one of stride 1 on blocks of stride^2 pixels.
+  """A convolution of stride 1 with padding VALID, and a ReLU.
 
-  The same function, with its weights in another order; its gradient is faster,
-  as strides make dilated convolutions of the backward pass.
+  On blocks of stride^2 pixels it is the same function as one with strides, with
+  its weights in another order. Its gradient is faster, as strides make dilated
+  convolutions of the backward pass.
   """
-  n, height, width_in, channels = features.shape
-  # VALID padding ignores what no window covers.
+  return jax.nn.relu(
+    hk.Conv2D(width, kernel, padding='VALID', name=name)(blocks)
+  )
+
+
+def _space_to_depth(features: jax.Array, kernel: int, stride: int) -> jax.Array:
+  """Makes one position of stride^2 pixels: [N, H', W', stride^2 * C].
+
+  H' and W' leave out what no window of that kernel and stride covers.
+  """
+  if features.dtype == jnp.uint8 and features.shape[-1] % 4 == 0:
+    # Four bytes at once are moved four times as fast.
+    words = features.reshape(*features.shape[:-1], -1, 4)
+    words = jax.lax.bitcast_convert_type(words, jnp.uint32)
+    blocks = _space_to_depth(words, kernel, stride)
+    pixels = jax.lax.bitcast_convert_type(blocks, jnp.uint8)
+    return pixels.reshape(*blocks.shape[:-1], -1)
+  n, height, width, channels = features.shape
   rows, columns = (
-    (size - kernel) // stride + kernel // stride for size in (height, width_in)
+    (size - kernel) // stride + kernel // stride for size in (height, width)
   )
   blocks = features[:, : rows * stride, : columns * stride].reshape(
     n, rows, stride, columns, stride, channels
   )
-  blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1)
-  return hk.Conv2D(width, kernel // stride, padding='VALID', name=name)(blocks)
+  return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1)
 
 
 def _residual_section(features: jax.Array, width: int, name: str) -> jax.Array:

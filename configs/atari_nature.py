@@ -1,4 +1,4 @@
-"""The Nature DQN network on 84x84 grey frames: for comparing with other systems.
+"""The Nature DQN network on 84x84 grey frames: to compare with other systems.
 
 What they have in common: one head, every frame learned from once, RMSProp or
 Adam, two CPU cores or more.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from agents import networks, types
+from agents import compilation, networks, types
 from configs import checks, schema
 from learner import algorithm
 from learner import objectives as objectives_lib
@@ -157,14 +157,11 @@ class TrainStep:
 
 def _compiler_options(platform: str) -> dict[str, bool | str] | None:
   """Has XLA's CPU compiler care for memory as those for accelerators do."""
-  if platform != 'cpu':
+  options = compilation.compiler_options(platform)
+  if options is None:
     return None
-  return {
-    # This one would begin with all batches of a meta-step at once.
-    'xla_cpu_enable_concurrency_optimized_scheduler': False,
-    # And this forget, too early, what is to be computed again.
-    'xla_disable_hlo_passes': 'cse_barrier_expander',
-  }
+  # This one would begin with all batches of a meta-step at once.
+  return {**options, 'xla_cpu_enable_concurrency_optimized_scheduler': False}
 
 
 def _select(

@@ -29,7 +29,13 @@ def _load(name: str) -> schema.Config:
 
 
 def test_recipes_are_found():
-  expected = {'atari_paper', 'atari_common84', 'atari_local', 'base'}
+  expected = {
+    'atari_paper',
+    'atari_common84',
+    'atari_local',
+    'atari_nature',
+    'base',
+  }
   assert {f'configs.{name}' for name in expected} <= set(_recipes())
 
 

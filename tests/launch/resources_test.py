@@ -39,3 +39,12 @@ def test_settings_of_the_user_win():
   environment = _environment(plan.ACTOR, mine)
   assert environment['JAX_COMPILATION_CACHE_DIR'] == '/mine'
   assert environment['XLA_FLAGS'].endswith(' --mine')
+
+
+def test_only_the_learner_keeps_its_memory():
+  learner = _environment(plan.LEARNER)
+  assert int(learner['MALLOC_TRIM_THRESHOLD_']) > 2**30
+  for group in (plan.REPLAY, plan.ACTOR, plan.EVALUATOR):
+    assert 'MALLOC_TRIM_THRESHOLD_' not in _environment(group)
+  mine = _environment(plan.LEARNER, {'GLIBC_TUNABLES': 'glibc.malloc.check=3'})
+  assert mine['GLIBC_TUNABLES'] == 'glibc.malloc.check=3'
