@@ -34,4 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
       agent.meta.learning_rate = 10.0**exponent
       name = f'{name}_reward_1e{exponent}'
       agents[name] = base.with_context(agent, 'reward')
+  for length in (16, 32, 128):
+    for rate in ('1e-4', '3e-4', '1e-3'):
+      agent = base.meta_q_lambda(length)
+      agent.learning_rate = float(rate)
+      name = f'q_bmg_reward_l{length}_lr{rate}'
+      agents[name] = base.with_context(agent, 'reward')
   return study

@@ -172,13 +172,15 @@ def test_small_torso_standardises_each_image():
   assert not np.allclose(output.main.logits, other.main.logits, atol=1e-2)
 
 
-def test_strided_convolutions_are_ordinary_valid_ones():
+# Bytes that can be moved by fours or not, and pixels that no window covers.
+@pytest.mark.parametrize(('size', 'channels'), [(84, 4), (87, 12), (86, 3)])
+def test_strided_convolutions_are_ordinary_valid_ones(size, channels):
   # The Nature network by the textbook: the same weights, back in pixel order.
   network = networks.make_network(
     schema.Agent(torso='nature', head_hidden=()), num_actions=2
   )
   rng = np.random.default_rng(0)
-  observations = rng.integers(0, 255, (3, 84, 84, 4), dtype=np.uint8)
+  observations = rng.integers(0, 255, (3, size, size, channels), dtype=np.uint8)
   params = network.init(jax.random.key(0), observations)
   features = observations / np.float32(255)
   for index, (size, stride) in enumerate(((8, 4), (4, 2), (3, 1))):

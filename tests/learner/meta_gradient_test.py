@@ -1,7 +1,8 @@
 """Meta-gradients against central finite differences, in float64.
 
-Every meta-parameter of every head, every matching function, every kind of
-target, K in {1, 2, 3}, L in {1, 2, 4}, through clipping and every optimiser.
+Every meta-parameter of every head, every matching function, K in {1, 2, 3},
+through clipping and every optimiser; every kind of target with every L in
+{1, 2, 4} at K = 2, and some of these pairs at the others.
 """
 
 import dataclasses
@@ -115,9 +116,9 @@ _ALL_CASES = [(kind, length) for kind in _TARGETS for length in _LENGTHS]
 @pytest.mark.parametrize(
   ('inner_updates', 'optimizer', 'cases'),
   [
-    (1, 'rmsprop', _ALL_CASES),
+    (1, 'rmsprop', _SOME_CASES),
     (2, 'rmsprop', _ALL_CASES),
-    (3, 'rmsprop', _ALL_CASES),
+    (3, 'rmsprop', _SOME_CASES),
     (2, 'adam', _SOME_CASES),
     (2, 'sgd', _SOME_CASES),
   ],
