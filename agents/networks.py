@@ -110,7 +110,7 @@ def _torso(name: str, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
   else:
     layers, hidden, standardize = _PLAIN_TORSOS[name]
     (width, kernel, stride), *others = layers
-    # Pixels are moved while they are bytes, and by itself: XLA would fuse that
+    # Pixels are moved while they are bytes. Without the barrier, XLA fuses that
     # with what follows, into a loop over single floats.
     blocks = jax.lax.optimization_barrier(
       _space_to_depth(images, kernel, stride)

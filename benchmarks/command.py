@@ -22,10 +22,12 @@ def value(flag_values: flags.FlagValues, name: str) -> Any:
   return flag_values[name].value
 
 
-def with_recipe(argv: Sequence[str]) -> list[str]:
-  """Adds the recipe of `make train` where the command line names none."""
+def with_recipe(
+  argv: Sequence[str], recipe: str = 'configs/atari_local.py'
+) -> list[str]:
+  """Adds a recipe, that of `make train`, where the command line names none."""
   names = {argument.lstrip('-').partition('=')[0] for argument in argv[1:]}
-  default = [] if 'config' in names else ['--config=configs/atari_local.py']
+  default = [] if 'config' in names else [f'--config={recipe}']
   return [argv[0], *default, *argv[1:]]
 
 

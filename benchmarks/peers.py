@@ -176,7 +176,9 @@ def main(argv: Sequence[str]) -> int:
     FatalError: a run fails.
   """
   flag_values = _define_flags()
-  config = cli.parse_with_config(flag_values, _with_recipe(argv))
+  config = cli.parse_with_config(
+    flag_values, command.with_recipe(argv, 'configs/atari_nature.py')
+  )
   python = command.value(flag_values, 'sample_factory_python')
   if not python:
     raise cli.UsageError('--sample_factory_python=PATH must be given')
@@ -191,10 +193,7 @@ def main(argv: Sequence[str]) -> int:
   }
   # Better now than after all the measuring.
   command.save(output, saved)
-  arguments = [
-    *command.run_arguments(flag_values),
-    '--config.meta.mode=none',
-  ]
+  arguments = [*command.run_arguments(flag_values), '--config.meta.mode=none']
   pairs: list[Pair] = []
   for _ in range(command.value(flag_values, 'repeats')):
     with tempfile.TemporaryDirectory(prefix='bmg-benchmark-') as folder:
@@ -210,12 +209,6 @@ def main(argv: Sequence[str]) -> int:
   console.print(_table(pairs))
   console.print(f'Saved in {output}')
   return 0
-
-
-def _with_recipe(argv: Sequence[str]) -> list[str]:
-  names = {argument.lstrip('-').partition('=')[0] for argument in argv[1:]}
-  recipe = [] if 'config' in names else ['--config=configs/atari_nature.py']
-  return [argv[0], *recipe, *argv[1:]]
 
 
 def _to_dict(pair: Pair) -> dict[str, Any]:
