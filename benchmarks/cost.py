@@ -106,14 +106,16 @@ def configure(config: schema.Config, name: str) -> schema.Config:
     **VARIANTS.get(name, {}),
   }
   meta = dataclasses.replace(config.meta, **settings)
-  dtype = 'bfloat16' if name == 'bmg-bfloat16' else 'float32'
+  agent = config.agent
+  if name == 'bmg-bfloat16':
+    agent = dataclasses.replace(agent, torso_dtype='bfloat16')
   # A step's batches must fit; how much more there is room for does not matter.
   needed = meta.updates_per_step * config.replay.online_batch
   capacity = max(config.replay.online_capacity, needed)
   return dataclasses.replace(
     config,
     meta=meta,
-    agent=dataclasses.replace(config.agent, torso_dtype=dtype),
+    agent=agent,
     replay=dataclasses.replace(config.replay, online_capacity=capacity),
   )
 

@@ -48,6 +48,7 @@ LINKS = {
   'feed': Link(_REPLAY, 'writer', 'drawer', ('drawer',)),
   'parameters': Link(_LEARNER, 'client', None, ('client',), 'fetches'),
   'relay': Link(_RELAY, 'client', None, ('client',), 'fetches'),
+  'actions': Link(_LEARNER, 'asker', None, ('asker',), 'steps'),
 }
 
 
@@ -97,7 +98,7 @@ def measure(
     FatalError: a process failed, or all of it took far too long.
   """
   link = LINKS[name]
-  settings = settings._replace(config=_adapt(name, settings.config))
+  settings = settings._replace(config=_adapt(name, count, settings.config))
   parts.prepare_run(settings.config, folder)
   with contextlib.ExitStack() as stack:
     servers = {
@@ -142,8 +143,8 @@ def _tasks(
   return tasks
 
 
-def _adapt(name: str, config: schema.Config) -> schema.Config:
-  """Has replay full soon, or one relay for all, where the link is such."""
+def _adapt(name: str, count: int, config: schema.Config) -> schema.Config:
+  """Makes the run one that has this link, with `count` at its busy end."""
   if name == 'feed':
     # Replay gives nothing before it is full, so that what it gives is all.
     return _with(
@@ -155,6 +156,8 @@ def _adapt(name: str, config: schema.Config) -> schema.Config:
   if name == 'relay':
     num_actors = config.actors.num_actors
     return _with(config, 'cluster', relays=True, actors_per_task=num_actors)
+  if name == 'actions':
+    return _with(config, 'actors', inference='learner', num_actors=count)
   return config
 
 

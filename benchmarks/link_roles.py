@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from benchmarks import roles, traffic
 from benchmarks.link_windows import Share
 from configs import schema
 from launch import run_files
+
+if TYPE_CHECKING:
+  from launch import nodes
 
 # Games of which one unroll each is recorded.
 NUM_RECORDED = 16
@@ -64,7 +67,7 @@ def schedule_path(folder: str) -> pathlib.Path:
   return pathlib.Path(folder, 'schedule.json')
 
 
-# Does a piece of work; returns how many unrolls or fetches it was.
+# Does a piece of work; returns how many unrolls, fetches or steps it was.
 Turn = Callable[[], int]
 
 
@@ -184,14 +187,8 @@ def _reader(config: schema.Config, task: Task) -> Any:
 def fetch(config: schema.Config, task: Task) -> None:
   """An actor that does nothing but fetch the learner's parameters."""
   from actors import parameters
-  from launch import nodes
 
-  client = nodes.LearnerClient(
-    functools.partial(
-      nodes.connect, task.addresses[0], config.actors.parameter_timeout_s
-    ),
-    task.folder,
-  )
+  client = _learner(config, task)
 
   def turn() -> int:
     while True:
@@ -205,12 +202,43 @@ def fetch(config: schema.Config, task: Task) -> None:
   _work(task, turn)
 
 
+def ask(config: schema.Config, task: Task) -> None:
+  """An actor without games, for which the learner chooses actions."""
+  client = _learner(config, task)
+  games = config.actors.envs_per_actor
+  unrolls = _recorded(task.recording)
+  chosen = [unrolls[i % len(unrolls)] for i in range(games)]
+  seen = slice(config.env.frame_stack)
+  frames = np.stack([unroll.frames[seen] for unroll in chosen])
+  starts = np.stack([unroll.starts[seen] for unroll in chosen])
+
+  def turn() -> int:
+    while True:
+      try:
+        client.act(frames, starts)
+        return games
+      except TimeoutError:
+        pass  # As in `fetch`; the first batch is compiled, too.
+
+  _work(task, turn)
+
+
+def _learner(config: schema.Config, task: Task) -> 'nodes.LearnerClient':
+  from launch import nodes
+
+  connect = functools.partial(
+    nodes.connect, task.addresses[0], config.actors.parameter_timeout_s
+  )
+  return nodes.LearnerClient(connect, task.folder)
+
+
 ROLES: Mapping[str, Callable[[schema.Config, Task], None]] = {
   'record': record,
   'writer': write,
   'taker': take,
   'drawer': draw,
   'client': fetch,
+  'asker': ask,
 }
 
 

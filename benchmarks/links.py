@@ -124,7 +124,7 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_list(
     'counts',
     ['1', '2', '4', '8', '16'],
-    'Numbers of writers, and of clients that fetch parameters.',
+    'Numbers of writers, and of those that ask the learner.',
     flag_values=flag_values,
   )
   flags.DEFINE_float(

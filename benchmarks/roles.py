@@ -125,7 +125,7 @@ def act(config: schema.Config, task: Task) -> Windows:
     actor_index=0,
     incarnation=0,
     writer=writer,
-    source=_ConstantSource(_initial_params(config, num_actions)),
+    source=_ConstantSource(initial_params(config, num_actions)),
     stop=threading.Event(),
     heartbeat=_no_heartbeat,
   )
@@ -232,7 +232,8 @@ def _make_games(
   )
 
 
-def _initial_params(config: schema.Config, num_actions: int) -> types.Params:
+def initial_params(config: schema.Config, num_actions: int) -> types.Params:
+  """Returns parameters that nothing has been learned into, as NumPy."""
   height, width, channels = config.env.frame_shape
   stack = np.zeros(
     (1, height, width, channels * config.env.frame_stack), np.uint8
@@ -247,7 +248,7 @@ def play(config: schema.Config, turn: int) -> list[types.Unroll]:
   collector = actor.UnrollCollector(
     config, games, policy.Policy(config, games.num_actions, turn)
   )
-  params = _initial_params(config, games.num_actions)
+  params = initial_params(config, games.num_actions)
   for _ in range(3):
     unrolls = collector.collect(params, 0, 0, 0.0)
   return unrolls

@@ -174,7 +174,14 @@ def test_small_torso_standardises_each_image():
 
 # Bytes that can be moved by fours or not, and pixels that no window covers.
 @pytest.mark.parametrize(('size', 'channels'), [(84, 4), (87, 12), (86, 3)])
-def test_strided_convolutions_are_ordinary_valid_ones(size, channels):
+@pytest.mark.parametrize('pixel_blocks', ['_move_bytes', '_move_floats'])
+def test_strided_convolutions_are_ordinary_valid_ones(
+  size, channels, pixel_blocks, monkeypatch
+):
+  # Each platform has one of the two.
+  monkeypatch.setattr(
+    networks, '_pixel_blocks', getattr(networks, pixel_blocks)
+  )
   # The Nature network by the textbook: the same weights, back in pixel order.
   network = networks.make_network(
     schema.Agent(torso='nature', head_hidden=()), num_actions=2

@@ -105,7 +105,7 @@ def test_measures_links_with_real_processes(tmp_path):
     [
       *COMMAND,
       *SMALL,
-      *('--links=paced,relay', '--counts=2', '--actor_rate=400'),
+      *('--links=paced,relay,actions', '--counts=2', '--actor_rate=400'),
       '--config.replay.num_servers=2',
       *('--seconds=2', '--repeats=2', f'--out={output}'),
     ],
@@ -137,6 +137,12 @@ def test_measures_links_with_real_processes(tmp_path):
   assert len(fetched['windows']) == 2
   assert min(fetched['windows']) > 2
   assert fetched['turn_ms']['client']['p95'] > 0
+
+  # Each of two games sends four frames of 42 x 42.
+  chosen = results['actions']['2']
+  per_step = 4 * 42 * 42
+  assert per_step < chosen['bytes_each']['asker'] < 1.1 * per_step
+  assert min(chosen['windows']) > 2
 
 
 @pytest.mark.system
