@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,15 +29,29 @@ class UnrollWriter(Protocol):
     """Inserts unrolls, waiting for room; returns the seconds waited."""
 
 
+class _Group(NamedTuple):
+  """Games that are stepped together, and their rows in a batch."""
+
+  games: environment_lib.AtariEnvironment
+  rows: slice
+
+
 class UnrollCollector:
   """Plays E games step by step, and cuts them into unrolls of T steps."""
 
   def __init__(
     self,
     config: schema.Config,
-    environment: environment_lib.AtariEnvironment,
+    groups: Sequence[environment_lib.AtariEnvironment],
     policy: policy_lib.Policy | inference.RemotePolicy,
   ):
+    """Starts the games.
+
+    Args:
+      config: of the whole run.
+      groups: of games, E in all.
+      policy: chooses actions for one group at a time.
+    """
     self._unroll_length = config.actors.unroll_length
     self._frame_stack = config.env.frame_stack
     self._num_envs = config.actors.envs_per_actor
@@ -45,15 +59,20 @@ class UnrollCollector:
       self._unroll_length,
       self._frame_stack,
       config.env.frame_shape,
-      environment.num_actions,
+      groups[0].num_actions,
     )
-    self._environment = environment
+    size = config.actors.games_per_group
+    self._groups = [
+      _Group(games, slice(index * size, (index + 1) * size))
+      for index, games in enumerate(groups)
+    ]
     self._policy = policy
-    first = environment.reset()
     # Only the last S frames of each game matter: the first of the next unroll.
     self._batch = self._new_batch()
-    self._batch.frames[:, -1] = first.frames
-    self._batch.starts[:, -1] = first.starts
+    for group in self._groups:
+      first = group.games.reset()
+      self._batch.frames[group.rows, -1] = first.frames
+      self._batch.starts[group.rows, -1] = first.starts
 
   def collect(
     self, params: types.Params, version: int, run_id: int, insert_wait: float
@@ -74,22 +93,14 @@ class UnrollCollector:
     batch, previous = self._new_batch(), self._batch
     batch.frames[:, :S] = previous.frames[:, T:]
     batch.starts[:, :S] = previous.starts[:, T:]
-    for t in range(T):
-      choice = self._policy(
-        params, batch.frames[:, t : t + S], batch.starts[:, t : t + S]
-      )
-      if t == 0 and choice.version is not None:
-        version = choice.version
-      step = self._environment.step(choice.actions)
-      batch.actions[:, t] = choice.actions
-      batch.behaviour_logits[:, t] = choice.logits
-      batch.rewards[:, t] = step.rewards
-      batch.discounts[:, t] = step.discounts
-      batch.episode_returns[:, t] = step.episode_returns
-      batch.episode_lengths[:, t] = step.episode_lengths
-      batch.frames[:, S + t] = step.frames
-      batch.starts[:, S + t] = step.starts
     batch.params_version[:] = version
+    for t in range(T + 1):
+      for group in self._groups:
+        # Meanwhile the other groups are being stepped.
+        if t > 0:
+          self._receive(group, batch, t - 1)
+        if t < T:
+          self._act(group, batch, t, params)
     batch.actor_run_id[:] = run_id
     batch.insert_wait[:] = insert_wait
     self._batch = batch
@@ -97,6 +108,30 @@ class UnrollCollector:
       types.Unroll(*(field[game] for field in batch))
       for game in range(self._num_envs)
     ]
+
+  def _act(
+    self, group: '_Group', batch: types.Unroll, t: int, params: types.Params
+  ) -> None:
+    """Chooses the actions of step t, and begins it."""
+    rows, seen = group.rows, slice(t, t + self._frame_stack)
+    choice = self._policy(
+      params, batch.frames[rows, seen], batch.starts[rows, seen]
+    )
+    group.games.send(choice.actions)
+    batch.actions[rows, t] = choice.actions
+    batch.behaviour_logits[rows, t] = choice.logits
+    if t == 0 and choice.version is not None:
+      batch.params_version[rows] = choice.version
+
+  def _receive(self, group: '_Group', batch: types.Unroll, t: int) -> None:
+    """Waits for step t; notes what it shows."""
+    rows, step = group.rows, group.games.receive()
+    batch.rewards[rows, t] = step.rewards
+    batch.discounts[rows, t] = step.discounts
+    batch.episode_returns[rows, t] = step.episode_returns
+    batch.episode_lengths[rows, t] = step.episode_lengths
+    batch.frames[rows, self._frame_stack + t] = step.frames
+    batch.starts[rows, self._frame_stack + t] = step.starts
 
   def _new_batch(self) -> types.Unroll:
     """Returns an `Unroll` of zeros with a leading axis E."""
@@ -106,6 +141,24 @@ class UnrollCollector:
         for field in self._spec
       )
     )
+
+
+def make_games(
+  config: schema.Config, seeds: np.ndarray
+) -> list[environment_lib.AtariEnvironment]:
+  """Starts the games of one actor, in its groups.
+
+  Args:
+    config: of the whole run.
+    seeds: int [E].
+  """
+  actors = config.actors
+  return [
+    environment_lib.AtariEnvironment(
+      config.env, actors.games_per_group, actors.env_threads, group
+    )
+    for group in np.split(seeds, actors.env_groups)
+  ]
 
 
 def run_actor(
@@ -136,9 +189,7 @@ def run_actor(
   seeds = seeding.derive_seeds(
     config.seed, 'actor', actor_index, incarnation, num_envs + 1
   )
-  environment = environment_lib.AtariEnvironment(
-    config.env, num_envs, config.actors.env_threads, seeds[:num_envs]
-  )
+  groups = make_games(config, seeds[:num_envs])
   policy: policy_lib.Policy | inference.RemotePolicy
   parameters: contextlib.AbstractContextManager[
     parameters_lib.ParameterFetcher | inference.RemotePolicy
@@ -147,16 +198,16 @@ def run_actor(
     policy = inference.RemotePolicy(chooser, stop, heartbeat)
     parameters = contextlib.nullcontext(policy)
   else:
-    policy = policy_lib.Policy(config, environment.num_actions, seeds[num_envs])
+    policy = policy_lib.Policy(config, groups[0].num_actions, seeds[num_envs])
     parameters = parameters_lib.ParameterFetcher(source)
-  collector = UnrollCollector(config, environment, policy)
+  collector = UnrollCollector(config, groups, policy)
   run_id = secrets.randbits(63)
   insert_wait = 0.0
-  with (
-    contextlib.closing(environment),
-    parameters as fetcher,
-    contextlib.suppress(inference.Stopped),
-  ):
+  with contextlib.ExitStack() as stack:
+    for games in groups:
+      stack.enter_context(contextlib.closing(games))
+    fetcher = stack.enter_context(parameters)
+    stack.enter_context(contextlib.suppress(inference.Stopped))
     fetcher.wait_first(stop, heartbeat)
     turn_started = time.monotonic()
     while not stop.is_set():

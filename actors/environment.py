@@ -117,9 +117,16 @@ class AtariEnvironment:
 
   def step(self, actions: np.ndarray) -> StepResult:
     """Takes one action, int32 [E], in each game."""
-    observations, rewards, terminated, truncated, info = self._games.step(
-      actions
-    )
+    self.send(actions)
+    return self.receive()
+
+  def send(self, actions: np.ndarray) -> None:
+    """Begins a step with one action, int32 [E], for each game."""
+    self._games.send(actions)
+
+  def receive(self) -> StepResult:
+    """Waits for the step that has begun; returns what it shows."""
+    observations, rewards, terminated, truncated, info = self._games.recv()
     rewards = rewards.astype(np.float32)
     ended = terminated | truncated
     # The emulator's frame counter runs on through a reset, so that the no-ops

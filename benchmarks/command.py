@@ -98,8 +98,8 @@ def circumstances(
   }
 
 
-def new_folder(path: str) -> pathlib.Path:
-  """Makes the folder that --out names.
+def new_folder(path: str, flag: str = 'out') -> pathlib.Path:
+  """Makes the folder that a flag names.
 
   Raises:
     UsageError: it cannot be made, or holds something already.
@@ -108,10 +108,10 @@ def new_folder(path: str) -> pathlib.Path:
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-      raise cli.UsageError(f'--out={path}: is not empty; take a new folder')
+      raise cli.UsageError(f'--{flag}={path}: is not empty; take a new folder')
   except OSError as error:
     raise cli.UsageError(
-      f'--out={path}: cannot be made: {error.strerror}'
+      f'--{flag}={path}: cannot be made: {error.strerror}'
     ) from error
   return folder
 

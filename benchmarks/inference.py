@@ -145,8 +145,8 @@ def _rate(turn: Callable[[], int], seconds: float) -> float:
 
 
 def _observations(config: schema.Config) -> tuple[np.ndarray, np.ndarray]:
-  """What one actor of E games sees: uint8 [E, S, H, W, C], bool [E, S]."""
-  shape = (config.actors.envs_per_actor, config.env.frame_stack)
+  """What E games of an actor show: uint8 [E, S, H, W, C], bool [E, S]."""
+  shape = (config.actors.games_per_group, config.env.frame_stack)
   random = np.random.default_rng(config.seed)
   frames = random.integers(
     256, size=(*shape, *config.env.frame_shape), dtype=np.uint8

@@ -205,7 +205,7 @@ def fetch(config: schema.Config, task: Task) -> None:
 def ask(config: schema.Config, task: Task) -> None:
   """An actor without games, for which the learner chooses actions."""
   client = _learner(config, task)
-  games = config.actors.envs_per_actor
+  games = config.actors.games_per_group
   unrolls = _recorded(task.recording)
   chosen = [unrolls[i % len(unrolls)] for i in range(games)]
   seen = slice(config.env.frame_stack)

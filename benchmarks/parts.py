@@ -23,29 +23,40 @@ _LAST_LINES = 5
 
 
 def measure_alone(
-  role: str, config: schema.Config, seconds: float, repeats: int, folder: str
+  role: str,
+  config: schema.Config,
+  seconds: float,
+  repeats: int,
+  folder: str,
+  profile: str = '',
 ) -> measurement.Result:
   """Measures a part that is one process.
 
   Args:
-    role: a key of `roles.ROLES`: 'environment', 'actor' or 'learner'.
+    role: a key of `roles.ROLES`, but for the writer and the reader.
     config: of the run.
     seconds: of one window.
     repeats: number of windows.
     folder: for the files of the process; fresh.
+    profile: folder for a trace of it; empty for none.
 
   Raises:
     FatalError: the process failed or took far too long.
   """
   group = plan.LEARNER if role == 'learner' else plan.ACTOR
   task = _task(role, config, seconds, repeats, folder)
+  task = dataclasses.replace(task, profile=profile)
   with start_role(task, group, folder) as process:
     await_end(process, [process], _deadline(seconds, repeats))
   return _result(task)
 
 
 def measure_replay(
-  config: schema.Config, seconds: float, repeats: int, folder: str
+  config: schema.Config,
+  seconds: float,
+  repeats: int,
+  folder: str,
+  profile: str = '',
 ) -> measurement.Result:
   """Measures the run's own Reverb server, one actor's writer, the reader.
 
@@ -60,7 +71,9 @@ def measure_replay(
     task = dataclasses.replace(task, address=address)
     writer = stack.enter_context(start_role(task, plan.ACTOR, folder))
     peers = {'server': server.popen.pid, 'writer': writer.popen.pid}
-    task = dataclasses.replace(task, role='reader', peers=peers)
+    task = dataclasses.replace(
+      task, role='reader', peers=peers, profile=profile
+    )
     reader = stack.enter_context(start_role(task, plan.LEARNER, folder))
     await_end(reader, [server, writer, reader], _deadline(seconds, repeats))
   return _result(task)

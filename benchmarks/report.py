@@ -101,6 +101,17 @@ def parts_table(results: Results) -> Table:
   return table
 
 
+def acting_table(results: Results) -> Table:
+  """Compares an actor with its games and inference, one after the other."""
+  table = make_table('actor', 'environment and inference in turns', 'reached')
+  names = ('actor', 'environment', 'inference')
+  if all(name in results for name in names):
+    rate, *alone = (results[name].frames_per_second for name in names)
+    in_turns = 1 / sum(1 / each for each in alone)
+    table.add_row(_count(rate), _count(in_turns), _share(rate / in_turns))
+  return table
+
+
 def limits_table(
   results: Results, config: schema.Config, num_cores: int
 ) -> Table:

@@ -45,11 +45,15 @@ class Task:
   output: str
   # Of the Reverb server.
   address: str = ''
+  # Folder for a trace of what is measured; empty for none.
+  profile: str = ''
   # Processes whose CPU time is measured along, by name.
   peers: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def meter(self) -> measurement.Meter:
     """Returns a meter for this process and its peers; its time runs."""
+    if self.profile:
+      jax.profiler.start_trace(self.profile)
     pids = {self.role: os.getpid(), **self.peers}
     processes = {name: psutil.Process(pid) for name, pid in pids.items()}
     return measurement.Meter(
@@ -64,19 +68,43 @@ Windows = Sequence[measurement.Window]
 
 def step_environment(config: schema.Config, task: Task) -> Windows:
   """The games of one actor alone, with random actions."""
-  games = _make_games(config)
+  groups = _make_games(config)
   # Drawn beforehand, not to be part of what is measured.
   actions = np.random.default_rng(config.seed).integers(
-    games.num_actions,
-    size=(config.actors.unroll_length, config.actors.envs_per_actor),
+    groups[0].num_actions,
+    size=(config.actors.unroll_length, config.actors.games_per_group),
     dtype=np.int32,
   )
-  games.reset()
+  for games in groups:
+    games.reset()
   meter = task.meter()
   full = False
   while not full:
     for step_actions in actions:
-      games.step(step_actions)
+      for games in groups:
+        games.send(step_actions)
+      for games in groups:
+        games.receive()
+    full = meter.add(_frames_per_turn(config))
+  return meter.windows
+
+
+def infer(config: schema.Config, task: Task) -> Windows:
+  """An actor's inference alone, on what its games show at their beginning."""
+  groups = _make_games(config)
+  acting = policy.Policy(config, groups[0].num_actions, config.seed)
+  params = initial_params(config, groups[0].num_actions)
+  first = groups[0].reset()
+  shape = (config.actors.games_per_group, config.env.frame_stack)
+  frames = np.zeros((*shape, *config.env.frame_shape), np.uint8)
+  frames[:, -1], starts = first.frames, np.zeros(shape, bool)
+  acting(params, frames, starts)
+  num_calls = config.actors.unroll_length * len(groups)
+  meter = task.meter()
+  full = False
+  while not full:
+    for _ in range(num_calls):
+      acting(params, frames, starts)
     full = meter.add(_frames_per_turn(config))
   return meter.windows
 
@@ -201,6 +229,7 @@ def learn(config: schema.Config, task: Task) -> Windows:
 
 ROLES: Mapping[str, Callable[[schema.Config, Task], Windows]] = {
   'environment': step_environment,
+  'inference': infer,
   'actor': act,
   'writer': write_replay,
   'reader': read_replay,
@@ -223,13 +252,11 @@ def _no_heartbeat() -> None:
 
 def _make_games(
   config: schema.Config, turn: int = 0
-) -> environment_lib.AtariEnvironment:
+) -> list[environment_lib.AtariEnvironment]:
   """Returns the games of one actor; other ones each turn."""
   num_envs = config.actors.envs_per_actor
   seeds = seeding.derive_seeds(config.seed, 'actor', 0, turn, num_envs)
-  return environment_lib.AtariEnvironment(
-    config.env, num_envs, config.actors.env_threads, seeds
-  )
+  return actor.make_games(config, seeds)
 
 
 def initial_params(config: schema.Config, num_actions: int) -> types.Params:
@@ -244,11 +271,12 @@ def initial_params(config: schema.Config, num_actions: int) -> types.Params:
 
 def play(config: schema.Config, turn: int) -> list[types.Unroll]:
   """Plays an unroll of each game, after the dull first ones."""
-  games = _make_games(config, turn)
+  groups = _make_games(config, turn)
+  num_actions = groups[0].num_actions
   collector = actor.UnrollCollector(
-    config, games, policy.Policy(config, games.num_actions, turn)
+    config, groups, policy.Policy(config, num_actions, turn)
   )
-  params = initial_params(config, games.num_actions)
+  params = initial_params(config, num_actions)
   for _ in range(3):
     unrolls = collector.collect(params, 0, 0, 0.0)
   return unrolls
@@ -289,6 +317,8 @@ def main(argv: Sequence[str]) -> None:
   with open(argv[1], encoding='utf-8') as file:
     task = Task(**json.load(file))
   windows = ROLES[task.role](schema.from_config_dict(task.config), task)
+  if task.profile:
+    jax.profiler.stop_trace()
   run_files.write_json(
     pathlib.Path(task.output),
     measurement.Result(tuple(windows)).to_dict(),

@@ -26,7 +26,14 @@ _LEARNER_PARTS = {
   for mode, length in (('none', 1), ('mg', 1), ('bmg', 1), ('bmg', 4))
 }
 _RUN_PARTS = {report.END_TO_END + mode: mode for mode in ('none', 'bmg')}
-PARTS = ('environment', 'actor', 'replay', *_LEARNER_PARTS, *_RUN_PARTS)
+PARTS = (
+  'environment',
+  'inference',
+  'actor',
+  'replay',
+  *_LEARNER_PARTS,
+  *_RUN_PARTS,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
   config = cli.parse_with_config(flag_values, argv)
   names = _select(command.value(flag_values, 'parts'))
+  if command.value(flag_values, 'profile'):
+    command.new_folder(command.value(flag_values, 'profile'), 'profile')
   command.clean_up_on_sigterm()
   benchmark = _Benchmark(config, flag_values, argv, console)
   for name in names:
@@ -75,6 +84,7 @@ class _Benchmark:
     self._config = config
     self._seconds: float = command.value(flag_values, 'seconds')
     self._repeats: int = command.value(flag_values, 'repeats')
+    self._profile: str = command.value(flag_values, 'profile')
     self._run_arguments = command.run_arguments(flag_values)
     self._console = console
     self._num_cores = len(os.sched_getaffinity(0))
@@ -97,6 +107,7 @@ class _Benchmark:
     """Prints all results."""
     for table in (
       report.parts_table(self._results),
+      report.acting_table(self._results),
       report.limits_table(self._results, self._config, self._num_cores),
       report.processes_table(self._results),
     ):
@@ -113,16 +124,17 @@ class _Benchmark:
         self._config,
         *repetition,
       )
+    profile = os.path.join(self._profile, name) if self._profile else ''
     if name in _LEARNER_PARTS:
       mode, length = _LEARNER_PARTS[name]
       meta = dataclasses.replace(
         self._config.meta, mode=mode, bootstrap_length=length
       )
       config = dataclasses.replace(self._config, meta=meta)
-      return parts.measure_alone('learner', config, *repetition)
+      return parts.measure_alone('learner', config, *repetition, profile)
     if name == 'replay':
-      return parts.measure_replay(self._config, *repetition)
-    return parts.measure_alone(name, self._config, *repetition)
+      return parts.measure_replay(self._config, *repetition, profile)
+    return parts.measure_alone(name, self._config, *repetition, profile)
 
   def _save(self) -> None:
     bounds = report.limits(self._results, self._config, self._num_cores)
@@ -160,6 +172,13 @@ def _define_flags() -> flags.FlagValues:
     'out',
     'benchmarks/results/latest.json',
     'Where the results are saved.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
+    'profile',
+    '',
+    'New folder for a trace of each part, whole runs excepted. It costs time, '
+    'so that the figures mean less.',
     flag_values=flag_values,
   )
   flags.DEFINE_list(

@@ -6,6 +6,7 @@ from typing import Any
 # What changes how a run is carried out, and not what is learned or measured.
 MACHINERY = (
   'actors.num_actors',
+  'actors.env_groups',
   'actors.env_threads',
   'actors.inference',
   'actors.inference_wait_ms',

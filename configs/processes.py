@@ -11,9 +11,12 @@ class Actors:
 
   num_actors: int = 48
   envs_per_actor: int = 1
+  # Groups that the games of an actor are divided into: while the actions of one
+  # are chosen, the others are stepped.
+  env_groups: int = 1
   # Steps (not frames) in one unroll, T.
   unroll_length: int = 20
-  # Emulator threads per actor process.
+  # Emulator threads per actor process, for each group.
   env_threads: int = 1
   # Where actions are chosen: 'actor', by parameters that each actor fetches, or
   # 'learner', on its devices, for all actors at once. The learner then waits
@@ -27,7 +30,18 @@ class Actors:
 
   def __post_init__(self) -> None:
     checks.GroupChecker('actors', self).at_least(
-      1, 'num_actors', 'envs_per_actor', 'unroll_length', 'env_threads'
+      1,
+      'num_actors',
+      'envs_per_actor',
+      'env_groups',
+      'unroll_length',
+      'env_threads',
+    )
+    checks.check(
+      self.envs_per_actor % self.env_groups == 0,
+      'actors.env_groups',
+      self.env_groups,
+      f'must divide actors.envs_per_actor = {self.envs_per_actor}',
     )
     checks.check_choice(
       'actors.inference', self.inference, ('actor', 'learner')
@@ -35,6 +49,11 @@ class Actors:
     checks.GroupChecker('actors', self).positive(
       'inference_wait_ms', 'insert_timeout_s', 'parameter_timeout_s'
     )
+
+  @property
+  def games_per_group(self) -> int:
+    """Games whose actions are chosen at once."""
+    return self.envs_per_actor // self.env_groups
 
 
 @dataclasses.dataclass(frozen=True)

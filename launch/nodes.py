@@ -199,8 +199,8 @@ class LearnerNode(ParameterServer):
     self._check(token)
     if self._inference is None:
       raise RuntimeError('actors.inference is not at the learner')
-    env, num_envs = self._config.env, self._config.actors.envs_per_actor
-    shape = (num_envs, env.frame_stack)
+    env = self._config.env
+    shape = (self._config.actors.games_per_group, env.frame_stack)
     return self._inference.act(
       np.frombuffer(frames, np.uint8).reshape(*shape, *env.frame_shape),
       np.frombuffer(starts, bool).reshape(shape),

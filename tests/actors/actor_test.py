@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from actors import actor, environment
+from actors import actor, environment, policy
 from agents import networks, observations
 from tests.actors import fakes
 
@@ -50,6 +50,62 @@ def test_unrolls_follow_each_other_without_gap():
   ends = np.arange(1, 41) % 7 == 0
   np.testing.assert_array_equal(lengths, np.where(ends, 28.0, np.nan))
   np.testing.assert_array_equal(discounts, ~ends)
+
+
+class FakeGames:
+  """Two games that show how often they have been stepped."""
+
+  num_actions = 6
+
+  def __init__(self):
+    self.num_steps = 0
+    self.steps = False
+
+  def reset(self):
+    return self._result()
+
+  def send(self, actions):
+    assert actions.shape == (2,)
+    assert not self.steps
+    self.steps = True
+
+  def receive(self):
+    assert self.steps
+    self.steps = False
+    self.num_steps += 1
+    return self._result()
+
+  def _result(self):
+    numbers = np.full(2, self.num_steps, np.float32)
+    frames = np.full((2, 42, 42, 1), self.num_steps, np.uint8)
+    ended = np.zeros(2, bool)
+    return environment.StepResult(
+      frames, ended, numbers, numbers, numbers, numbers
+    )
+
+
+def test_a_group_is_stepped_while_the_other_one_acts():
+  config = fakes.make_config(num_envs=4, unroll_length=3, env_groups=2)
+  groups = [FakeGames(), FakeGames()]
+  others_step = []
+
+  def act(params, frames, starts):
+    # Which group asks is seen by what is left to do.
+    asking = groups[0] if not groups[0].steps else groups[1]
+    (other,) = (games for games in groups if games is not asking)
+    others_step.append(other.steps)
+    assert frames[:, -1, 0, 0, 0].tolist() == [asking.num_steps] * 2
+    return policy.Choice(np.zeros(2, np.int32), np.zeros((2, 6), np.float32))
+
+  collector = actor.UnrollCollector(config, groups, act)
+  for first in (0, 3):
+    unrolls = collector.collect({}, 7, 0, 0.0)
+    assert len(unrolls) == 4
+    for unroll in unrolls:
+      assert unroll.rewards.tolist() == [first + 1, first + 2, first + 3]
+      assert unroll.params_version == 7
+  # An unroll begins and ends with all steps done.
+  assert others_step == [False, *[True] * 5] * 2
 
 
 def test_logits_are_those_of_the_policy_that_acted():

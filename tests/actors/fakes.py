@@ -18,10 +18,16 @@ def make_env_config(protocol='small42', **overrides) -> schema.Environment:
   )
 
 
-def make_config(env=None, num_envs=2, unroll_length=5, **overrides):
+def make_config(
+  env=None, num_envs=2, unroll_length=5, env_groups=1, **overrides
+):
   return schema.Config(
     env=env or make_env_config(),
-    actors=schema.Actors(envs_per_actor=num_envs, unroll_length=unroll_length),
+    actors=schema.Actors(
+      envs_per_actor=num_envs,
+      env_groups=env_groups,
+      unroll_length=unroll_length,
+    ),
     agent=schema.Agent(torso='small', head_hidden=()),
     **overrides,
   )

@@ -4,7 +4,7 @@ import ale_py.vector_env
 import numpy as np
 import pytest
 
-from actors import actor, environment, policy
+from actors import actor, policy
 from agents import networks, observations
 from tests.actors import fakes
 
@@ -17,11 +17,12 @@ def collect(config, num_unrolls, monkeypatch):
   monkeypatch.setattr(
     networks, 'make_network', fakes.constant_network(seen.append)
   )
-  games = environment.AtariEnvironment(config.env, 3, 1, _SEEDS)
-  acting = policy.Policy(config, games.num_actions, seed=0)
-  collector = actor.UnrollCollector(config, games, acting)
+  groups = actor.make_games(config, _SEEDS)
+  acting = policy.Policy(config, groups[0].num_actions, seed=0)
+  collector = actor.UnrollCollector(config, groups, acting)
   batches = [collector.collect({}, 0, 0, 0.0) for _ in range(num_unrolls)]
-  games.close()
+  for games in groups:
+    games.close()
   unrolls = [
     [np.stack(field) for field in zip(*unrolls, strict=True)]
     for unrolls in batches
@@ -29,7 +30,9 @@ def collect(config, num_unrolls, monkeypatch):
   stacked = actor.types.Unroll(
     *(np.stack(field) for field in zip(*unrolls, strict=True))
   )
-  return stacked, np.array(seen)
+  # One group after the other, at each step.
+  seen = np.array(seen)
+  return stacked, seen.reshape(-1, 3, *seen.shape[2:])
 
 
 def emulator_stacks(config, actions):
@@ -64,23 +67,26 @@ def emulator_stacks(config, actions):
 
 
 @pytest.mark.parametrize(
-  ('env', 'unroll_length', 'num_unrolls'),
+  ('env', 'unroll_length', 'num_unrolls', 'env_groups'),
   [
     # Cut every 9 steps, so that ends fall on every place of the 5-step unrolls.
-    ({'max_episode_frames': 36}, 5, 20),
+    ({'max_episode_frames': 36}, 5, 20, 1),
     # Shorter than the stack, unrolls as well as games.
-    ({'max_episode_frames': 8}, 1, 30),
-    ({'max_episode_frames': 36, 'frame_stack': 1}, 4, 10),
-    ({'max_episode_frames': 36, 'grayscale': False}, 5, 10),
+    ({'max_episode_frames': 8}, 1, 30, 3),
+    ({'max_episode_frames': 36, 'frame_stack': 1}, 4, 10, 1),
+    ({'max_episode_frames': 36, 'grayscale': False}, 5, 10, 3),
     # Games that end by themselves.
-    ({'game': 'breakout'}, 20, 30),
+    ({'game': 'breakout'}, 20, 30, 1),
   ],
 )
 def test_stacking_is_the_same_everywhere(
-  env, unroll_length, num_unrolls, monkeypatch
+  env, unroll_length, num_unrolls, env_groups, monkeypatch
 ):
   config = fakes.make_config(
-    fakes.make_env_config(**env), num_envs=3, unroll_length=unroll_length
+    fakes.make_env_config(**env),
+    num_envs=3,
+    unroll_length=unroll_length,
+    env_groups=env_groups,
   )
   unrolls, seen = collect(config, num_unrolls, monkeypatch)
   # [N, E, T] -> [N * T, E].

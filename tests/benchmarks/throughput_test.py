@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from benchmarks import measurement, parts, report, throughput
+from benchmarks import command, measurement, parts, report, throughput
 from configs import base, errors, schema
 from launch import cli
 
@@ -112,6 +113,21 @@ def test_limit_is_that_of_the_slowest_part_and_of_the_cores():
   assert (bound.slowest_part, bound.slowest_alone) == ('actor', 12_000)
 
 
+def test_an_actor_is_compared_with_its_games_and_inference_in_turns():
+  results = {
+    'environment': make_result(6000, 1 / 6000),
+    'inference': make_result(3000, 1 / 3000),
+    'actor': make_result(1800, 1 / 1800),
+  }
+  cells = [
+    list(column.cells) for column in report.acting_table(results).columns
+  ]
+  # 1/6 + 1/3 = 1/2.
+  assert cells == [['1,800'], ['2,000'], ['90 %']]
+  del results['inference']
+  assert report.acting_table(results).row_count == 0
+
+
 def test_no_limit_without_all_of_its_parts():
   results = {
     'actor': make_result(6000, 1 / 6000),
@@ -179,6 +195,26 @@ def test_a_process_that_fails_is_reported_with_its_last_words(tmp_path):
 
 
 @pytest.mark.system
+def test_parts_are_traced(tmp_path, monkeypatch):
+  monkeypatch.setattr(command, 'clean_up_on_sigterm', lambda: None)
+  traces = tmp_path / 'traces'
+  arguments = (
+    '--parts=inference',
+    f'--profile={traces}',
+    *('--seconds=0.2', '--repeats=1', f'--out={tmp_path}/small.json'),
+  )
+  assert throughput.main(['throughput', *SMALL, *arguments]) == 0
+  (trace,) = traces.glob('inference/**/*.trace.json.gz')
+  with gzip.open(trace, 'rt') as file:
+    names = {event.get('name', '') for event in json.load(file)['traceEvents']}
+  # Python's functions as well as XLA's.
+  assert any('policy.py' in name for name in names)
+  assert any('PjRt' in name for name in names)
+  with pytest.raises(cli.UsageError, match='is not empty; take a new folder'):
+    throughput.main(['throughput', *SMALL, *arguments])
+
+
+@pytest.mark.system
 def test_measures_parts_and_a_whole_run(tmp_path):
   output = tmp_path / 'results' / 'small.json'
   done = subprocess.run(
@@ -186,6 +222,7 @@ def test_measures_parts_and_a_whole_run(tmp_path):
       *COMMAND,
       *SMALL,
       '--parts=environment,actor,replay,learner-none,end_to_end-none',
+      '--config.actors.env_groups=2',
       *('--seconds=0.5', '--repeats=2', f'--out={output}'),
     ],
     cwd=ROOT,

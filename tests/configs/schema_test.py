@@ -131,6 +131,11 @@ def test_a_whole_number_will_do_for_a_float():
     ({'actors': {'num_actors': 0}}, 'actors.num_actors'),
     ({'actors': {'insert_timeout_s': 0.0}}, 'actors.insert_timeout_s'),
     ({'evaluator': {'num_envs': 9}}, 'evaluator.num_envs'),
+    ({'actors': {'env_groups': 0}}, 'actors.env_groups'),
+    (
+      {'actors': {'env_groups': 3, 'envs_per_actor': 4}},
+      'actors.env_groups',
+    ),
     ({'replay': {'num_servers': 0}}, 'replay.num_servers'),
     ({'replay': {'online_batch': 0}}, 'replay.online_batch'),
     ({'replay': {'online_capacity': 5}}, 'replay.online_capacity'),

@@ -382,6 +382,7 @@ def test_threads_run_the_same_program(tmp_path):
     '--config.num_frames=1600',
     '--config.actors.num_actors=2',
     '--config.actors.inference=learner',
+    '--config.actors.env_groups=2',
   )
   with Run(tmp_path / 'run', *arguments) as run:
     run.end()
