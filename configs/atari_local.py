@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.actors.num_actors = 1
   config.actors.envs_per_actor = 16
+  config.actors.env_groups = 2
   config.replay.online_batch = 6
   config.replay.replay_batch = 2
   config.replay.online_capacity = 12
