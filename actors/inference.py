@@ -23,7 +23,7 @@ _REPORT_EVERY = 20
 
 
 class InferenceServer:
-  """The learner's side: acts for up to N actors of E games each at once.
+  """The learner's side: acts for up to N actors at once, E games of each.
 
   Threads that ask at about the same time share a batch, and the first of them
   computes it, when all N are there or it has waited for long enough.
