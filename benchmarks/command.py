@@ -1,7 +1,9 @@
 """What the commands of the benchmarks have in common."""
 
+import os
 import pathlib
 import signal
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +13,12 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from configs import schema
-from launch import cli, run_files, run_folder
+from launch import cli, resources, run_files, run_folder
 
 # A machine with more of its cores taken before the start is called busy.
 _BUSY = 0.1
+# Environment variable of a program that has those of a node.
+_TAKEN = 'BMG_BENCHMARK_NODE'
 
 
 def value(flag_values: flags.FlagValues, name: str) -> Any:
@@ -73,6 +77,27 @@ def choose(
 def clean_up_on_sigterm() -> None:
   """Has SIGTERM, like Ctrl-C, leave neither processes nor files behind."""
   signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def take_environment(
+  group: str, config: schema.Config, module: str, argv: Sequence[str]
+) -> None:
+  """Starts this program anew, with the environment variables of a run's node.
+
+  XLA and glibc read some of them when a process begins.
+
+  Args:
+    group: a key of `plan.GROUPS`.
+    config: of the run.
+    module: of the program, as it is called with `python -m`.
+    argv: its command line.
+  """
+  if _TAKEN not in os.environ:
+    environment = resources.environment(
+      group, schema.to_dict(config), os.environ
+    )
+    command = [sys.executable, '-m', module, *argv[1:]]
+    os.execve(sys.executable, command, environment | {_TAKEN: group})
 
 
 def circumstances(

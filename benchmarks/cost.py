@@ -8,7 +8,6 @@ docs/benchmarks.md says what the variants are and how to read the figures.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import statistics
 import time
@@ -26,7 +25,7 @@ from actors import environment
 from agents import types
 from benchmarks import command, roles
 from configs import schema
-from launch import cli, plan, resources, run_folder
+from launch import cli, plan, run_folder
 from learner import engine, mixed_mode
 
 _PLAIN = 'none'
@@ -210,10 +209,8 @@ def main(argv: Sequence[str]) -> int:
   repeats: int = command.value(flag_values, 'repeats')
   output = pathlib.Path(command.value(flag_values, 'out'))
   command.clean_up_on_sigterm()
-  # As many threads as a run's learner has; nothing is compiled yet.
-  os.environ.update(
-    resources.environment(plan.LEARNER, schema.to_dict(config), os.environ)
-  )
+  # As many threads as a run's learner has, and memory as it keeps it.
+  command.take_environment(plan.LEARNER, config, 'benchmarks.cost', argv)
   # What is read from a cache takes no time to compile.
   jax.config.update('jax_enable_compilation_cache', False)
   console = Console()

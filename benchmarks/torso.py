@@ -8,7 +8,6 @@ docs/benchmarks.md says what they are.
 
 import dataclasses
 import functools
-import os
 import pathlib
 import statistics
 import time
@@ -27,7 +26,7 @@ from rich.table import Table
 from agents import compilation, networks
 from benchmarks import command
 from configs import schema
-from launch import cli, plan, resources
+from launch import cli, plan
 
 # Actions of the policy; a head is next to nothing.
 _NUM_ACTIONS = 6
@@ -155,10 +154,8 @@ def main(argv: Sequence[str]) -> int:
       f'compare; allowed: {", ".join(networks._PLAIN_TORSOS)}'
     )
   counts = command.whole_numbers(flag_values, 'states')
-  # As many threads as a run's learner has; nothing is compiled yet.
-  os.environ.update(
-    resources.environment(plan.LEARNER, schema.to_dict(config), os.environ)
-  )
+  # As many threads as a run's learner has, and memory as it keeps it.
+  command.take_environment(plan.LEARNER, config, 'benchmarks.torso', argv)
   console = Console()
   output = pathlib.Path(command.value(flag_values, 'out'))
   saved = {
