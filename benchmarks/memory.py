@@ -23,7 +23,7 @@ from configs import errors, schema
 from launch import cli, plan
 
 # More than any run is long.
-_FRAMES = 10**12
+_FRAMES = 10**10
 # For all processes to start, and the learner to learn.
 _START_S = 300.0
 _POLL_S = 0.1

@@ -58,6 +58,9 @@ __all__ = [
 ]
 
 
+_MAX_UPDATES = 2**31 - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
   """All of a run. The defaults are the paper's."""
@@ -99,6 +102,13 @@ class Config:
       'num_frames',
       self.num_frames,
       f'must cover one update of {self.frames_per_update} frames',
+    )
+    checks.check(
+      self.total_updates <= _MAX_UPDATES,
+      'num_frames',
+      self.num_frames,
+      f'must not exceed {_MAX_UPDATES * self.frames_per_update}, as updates '
+      'are counted in 32 bits',
     )
     online = self.meta.updates_per_step * self.replay.online_batch
     checks.check(

@@ -103,6 +103,7 @@ def test_an_unknown_protocol_lists_the_known_ones():
     ({'seed': '1'}, 'seed'),
     ({'seed': True}, 'seed'),
     ({'num_frames': 2e8}, 'num_frames'),
+    ({'num_frames': 10**13}, 'num_frames'),
     ({'env': {'grayscale': 1}}, 'env.grayscale'),
     ({'agent': {'head_hidden': 256}}, 'agent.head_hidden'),
     ({'agent': {'head_hidden': [2.5]}}, 'agent.head_hidden'),
