@@ -86,12 +86,9 @@ class TableReader:
 class Connection:
   """A thread that samples from the table of one server.
 
-  It reads through one endless `client.sample`. Of the ways that Reverb offers,
-  in unrolls/s for frames of [24, 42, 42, 1] and [24, 84, 84, 1] in batches of
-  6: `TrajectoryDataset(...).batch` gave 4700 and 2500, one endless
-  `client.sample` 4300 and 2700, a new `client.sample` per batch 2300 and 1900.
-  The second has only one or two unrolls of the queue on their way, and leaves
-  the copying to NumPy instead of TensorFlow's thread pool.
+  It reads through one endless `client.sample`, which has only one or two unrolls
+  of the queue on their way, and leaves the copying to NumPy instead of
+  TensorFlow's thread pool. docs/replay.md compares other ways.
 
   The call has no deadline, hangs while the server is dead and goes on by itself
   when it is back. Hence the thread: it can be left behind.
