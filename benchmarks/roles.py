@@ -93,7 +93,7 @@ def infer(config: schema.Config, task: Task) -> Windows:
   """An actor's inference alone, on what its games show at their beginning."""
   groups = _make_games(config)
   acting = policy.Policy(config, groups[0].num_actions, config.seed)
-  params = initial_params(config, groups[0].num_actions)
+  params = jax.device_put(initial_params(config, groups[0].num_actions))
   first = groups[0].reset()
   shape = (config.actors.games_per_group, config.env.frame_stack)
   frames = np.zeros((*shape, *config.env.frame_shape), np.uint8)
