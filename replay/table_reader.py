@@ -86,8 +86,8 @@ class TableReader:
 class Connection:
   """A thread that samples from the table of one server.
 
-  It reads through one endless `client.sample`, which has only one or two unrolls
-  of the queue on their way, and leaves the copying to NumPy instead of
+  It reads through one endless `client.sample`, which has only one or two
+  unrolls of the queue on their way, and leaves the copying to NumPy instead of
   TensorFlow's thread pool. docs/replay.md compares other ways.
 
   The call has no deadline, hangs while the server is dead and goes on by itself
