@@ -7,19 +7,23 @@ docs/benchmarks.md says how to read the figures.
 """
 
 import csv
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
+import matplotlib
 import numpy as np
 import psutil
 from absl import flags
+from matplotlib import figure
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command, live_run, report
 from configs import errors, schema
+from evaluation import figure_style
 from launch import cli, plan
 
 # More than any run is long.
@@ -67,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
       command.value(flag_values, 'period_s'),
       _writer(file),
     )
-  table = make_table(rows)
-  console.print(table)
+  draw(rows, folder / 'memory.png')
+  console.print(make_table(rows))
   console.print(f'\nSaved in {folder}')
   return 0
 
@@ -136,9 +140,7 @@ def make_table(rows: Sequence[Row]) -> Table:
   )
   late = rows[len(rows) // 2 :]
   hours = [row[_SECONDS] / 3600 for row in late]
-  for name in rows[0]:
-    if name in (_SECONDS, _FRAMES_COLUMN):
-      continue
+  for name in _processes(rows):
     values = [row[name] / 1e6 for row in rows]
     growth = '-'
     if len(late) > 1:
@@ -149,6 +151,23 @@ def make_table(rows: Sequence[Row]) -> Table:
   frames = rows[-1][_FRAMES_COLUMN] - rows[0][_FRAMES_COLUMN]
   table.caption = f'{rows[-1][_SECONDS] / 60:.0f} minutes, {frames:,.0f} frames'
   return table
+
+
+def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
+  """Draws the memory of each process over time."""
+  with matplotlib.rc_context(figure_style.STYLE):
+    fig = figure.Figure(figsize=(6, 3), layout='constrained')
+    axes = fig.add_subplot()
+    minutes = [row[_SECONDS] / 60 for row in rows]
+    for name in _processes(rows):
+      axes.plot(minutes, [row[name] / 1e6 for row in rows], label=name)
+    axes.set(xlabel='minutes', ylabel='resident memory, MB', ylim=0)
+    axes.legend()
+    fig.savefig(path)
+
+
+def _processes(rows: Sequence[Row]) -> list[str]:
+  return [name for name in rows[0] if name not in (_SECONDS, _FRAMES_COLUMN)]
 
 
 def _writer(file: TextIO) -> Callable[[Row], None]:

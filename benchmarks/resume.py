@@ -68,8 +68,10 @@ def main(argv: Sequence[str]) -> int:
   repeats: list[dict[str, float]] = []
   with tempfile.TemporaryDirectory(prefix='bmg-benchmark-') as folder:
     sessions = _Sessions(arguments, config, folder)
-    console.print('first session ...')
-    sessions.begin(command.value(flag_values, 'seconds'))
+    saved['first_session_s'] = sessions.begin(
+      command.value(flag_values, 'seconds')
+    )
+    console.print(f'session 1: {saved["first_session_s"]:.1f} s, a new run')
     for i in range(command.value(flag_values, 'repeats')):
       repeats.append(sessions.resume())
       command.save(output, {**saved, 'repeats': repeats})
@@ -94,12 +96,22 @@ class _Sessions:
     self._saved_frames = 0
     self._log_size = 0
 
-  def begin(self, seconds: float) -> None:
-    """Trains for so long after the first update, and stops."""
+  def begin(self, seconds: float) -> float:
+    """Trains for so long after the first update, and stops.
+
+    Args:
+      seconds: of training.
+
+    Returns:
+      Seconds from the command to the first update.
+    """
+    begin = time.monotonic()
     with self._start() as run:
       _await(run, lambda: run.row() is not None)
+      first_update_s = time.monotonic() - begin
       time.sleep(seconds)
       self._stop(run)
+    return first_update_s
 
   def resume(self) -> dict[str, float]:
     """Goes on until something is learned, and stops.

@@ -41,6 +41,7 @@ def test_a_run_is_followed_and_stopped(tmp_path, monkeypatch, capsys):
   assert int(rows[-1]['num_frames']) > int(rows[0]['num_frames'])
   assert all(int(row[name]) > 50e6 for row in rows for name in names)
   assert 'learner-0' in capsys.readouterr().out
+  assert (folder / 'memory.png').read_bytes().startswith(b'\x89PNG')
   # Its last words are those of a run that was stopped in order.
   assert 'Stopped' in (folder / 'launcher.log').read_text()
 

@@ -64,7 +64,9 @@ def test_resumes_a_real_run(tmp_path):
     timeout=280,
   )
   assert done.returncode == 0, done.stderr
-  (repeat,) = json.loads(output.read_text())['repeats']
+  saved = json.loads(output.read_text())
+  assert saved['first_session_s'] > 0
+  (repeat,) = saved['repeats']
   assert all(repeat[stage] > 0 for stage in (*ENDS, 'stop before'))
   assert sum(repeat[stage] for stage in ENDS) == pytest.approx(repeat['all'])
   assert not list(tmp_path.glob('bmg-benchmark-*'))
