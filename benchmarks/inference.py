@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors import environment, inference, policy
-from benchmarks import command, roles
+from benchmarks import command, report, roles
 from configs import errors, schema
 from launch import cli
 
@@ -156,12 +156,9 @@ def _observations(config: schema.Config) -> tuple[np.ndarray, np.ndarray]:
 
 def table(results: Mapping[int, Rates]) -> Table:
   """One line per number of actors."""
-  table = Table(
-    *('actors', 'policy, steps/s', 'server, steps/s', 'server / policy'),
-    box=None,
+  table = report.make_table(
+    'actors', 'policy, steps/s', 'server, steps/s', 'server / policy'
   )
-  for column in table.columns:
-    column.justify = 'right'
   for num_actors, rates in results.items():
     ratios = [
       server / alone

@@ -6,7 +6,8 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from benchmarks import parts
 from configs import errors, schema
 from launch import plan, run_files, status
 
+_POLL_S = 0.02
 # What was killed last may take a moment to go.
 _VANISH_S = 5.0
 
@@ -25,6 +27,28 @@ class LiveRun:
   def __init__(self, launcher: parts.Process, workdir: str):
     self.launcher = launcher
     self.workdir = workdir
+
+  def await_condition(
+    self, condition: Callable[[], bool], patience_s: float
+  ) -> None:
+    """Waits until `condition`, which takes that something is learned, holds.
+
+    Args:
+      condition: looked at again and again.
+      patience_s: how long it may take.
+
+    Raises:
+      FatalError: the launcher ended, or it took far too long.
+    """
+    deadline = time.monotonic() + patience_s
+    while not condition():
+      self.launcher.check()
+      if time.monotonic() > deadline:
+        raise errors.FatalError(
+          f'the run learned nothing for {patience_s:.0f} s; the launcher '
+          f'says:\n{self.launcher.last_words()}'
+        )
+      time.sleep(_POLL_S)
 
   def row(self) -> Mapping[str, Any] | None:
     """The learner's newest row."""

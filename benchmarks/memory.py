@@ -30,7 +30,6 @@ from launch import cli, plan
 _FRAMES = 10**10
 # For all processes to start, and the learner to learn.
 _START_S = 300.0
-_POLL_S = 0.1
 _SECONDS, _FRAMES_COLUMN = 'seconds', 'num_frames'
 
 # Seconds, frames, and bytes of each process by name.
@@ -100,15 +99,10 @@ def follow(
     FatalError: a process ended, or the run did not begin.
   """
   nodes = plan.nodes(schema.to_dict(config))
-  deadline = time.monotonic() + _START_S
-  while run.row() is None or any(run.pid(node) is None for node in nodes):
-    run.launcher.check()
-    if time.monotonic() > deadline:
-      raise errors.FatalError(
-        f'not all processes of the run learn within {_START_S:.0f} s; the '
-        f'launcher says:\n{run.launcher.last_words()}'
-      )
-    time.sleep(_POLL_S)
+  run.await_condition(
+    lambda: run.row() is not None and all(run.pid(node) for node in nodes),
+    _START_S,
+  )
   processes = {str(node): psutil.Process(run.pid(node)) for node in nodes}
   rows: list[Row] = []
   start = time.monotonic()

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 from rich.console import Console
@@ -37,7 +37,6 @@ _STAGES = (_LAUNCHER, *_LINES, _UPDATE)
 _TOTAL = 'all'
 _STOP = 'stop before'
 _PATIENCE_S = 600.0
-_POLL_S = 0.02
 
 
 def main(argv: Sequence[str]) -> int:
@@ -107,7 +106,7 @@ class _Sessions:
     """
     begin = time.monotonic()
     with self._start() as run:
-      _await(run, lambda: run.row() is not None)
+      run.await_condition(lambda: run.row() is not None, _PATIENCE_S)
       first_update_s = time.monotonic() - begin
       time.sleep(seconds)
       self._stop(run)
@@ -125,7 +124,7 @@ class _Sessions:
     stop_s, begin = self._stop_s, time.monotonic()
     with self._start() as run:
       ends: dict[str, float] = {}
-      _await(run, lambda: self._note_ends(run, ends))
+      run.await_condition(lambda: self._note_ends(run, ends), _PATIENCE_S)
       self._stop(run)
     return {_STOP: stop_s, **stage_seconds(begin, ends)}
 
@@ -162,18 +161,6 @@ class _Sessions:
       run.newest_checkpoint() * self._config.frames_per_update
     )
     self._log_size = len(run.log(_LEARNER))
-
-
-def _await(run: live_run.LiveRun, condition: Callable[[], bool]) -> None:
-  deadline = time.monotonic() + _PATIENCE_S
-  while not condition():
-    run.launcher.check()
-    if time.monotonic() > deadline:
-      raise errors.FatalError(
-        f'the run learned nothing for {_PATIENCE_S:.0f} s; the launcher says:\n'
-        f'{run.launcher.last_words()}'
-      )
-    time.sleep(_POLL_S)
 
 
 def stage_seconds(begin: float, ends: Mapping[str, float]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents import types
-from benchmarks import command, report, roles
+from benchmarks import command, measurement, report, roles
 from configs import errors
 from launch import cli
 
@@ -353,24 +353,20 @@ def measure(
     repeats: number of windows.
   """
   cost = Cost([], [], [])
-  client = psutil.Process()
+  processes = {'client': psutil.Process(), 'server': server}
   turn = {**WRITES, **READS}[path](path, data)
   for window in range(repeats + 1):
     count, start = 0, time.monotonic()
-    before = _cpu_seconds(client), _cpu_seconds(server)
+    before = measurement.cpu_seconds(processes)
     while (elapsed := time.monotonic() - start) < seconds:
       count += turn()
-    used = _cpu_seconds(client) - before[0], _cpu_seconds(server) - before[1]
+    after = measurement.cpu_seconds(processes)
     if window:
       cost.rates.append(count / elapsed)
-      cost.client.append(1e6 * used[0] / count)
-      cost.server.append(1e6 * used[1] / count)
+      used = {name: after[name] - before[name] for name in processes}
+      cost.client.append(1e6 * used['client'] / count)
+      cost.server.append(1e6 * used['server'] / count)
   return cost
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-  times = process.cpu_times()
-  return times.user + times.system
 
 
 def make_table(costs: Mapping[str, Cost]) -> Table:
