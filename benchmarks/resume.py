@@ -30,7 +30,7 @@ _LAUNCHER = 'launcher'
 _LINES = {
   'imports': b'Initialising the training state',
   'restoring': b'Restored checkpoint',
-  'first batch': b'Compiling the training step',
+  'compiling': b'Compiled it in',
 }
 _UPDATE = 'first update'
 _STAGES = (_LAUNCHER, *_LINES, _UPDATE)

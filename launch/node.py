@@ -7,22 +7,23 @@ configuration, as every other process of the run does, and runs one node of it.
 """
 
 import argparse
+import gc
 import os
 import resource
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
-import launchpad as lp
 from absl import flags, logging
 from launchpad.launch import worker_manager
 
 from configs import checks, errors, schema
-from launch import addresses, listeners, nodes, plan, run_files
+from launch import addresses, listeners, plan, run_files
 from launch import program as program_lib
+
+# Objects made since the last collection; Python's own is 700.
+_GARBAGE_THRESHOLD = 50_000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument('--index', required=True, type=int)
   args = parser.parse_args(argv)
   _raise_file_limit()
+  # Else a sixth of the time of importing JAX and TensorFlow goes to it.
+  gc.set_threshold(_GARBAGE_THRESHOLD)
   # The supervisor alone stops a node, not Launchpad's own countdown.
   flags.FLAGS(['launch.node', '--lp_termination_notice_secs=-1'])
   logging.use_absl_handler()
@@ -69,13 +72,11 @@ def _run(workdir: str, node_id: plan.NodeId) -> None:
   program = program_lib.make_program(config, workdir)
   addresses.bind(program, config, workdir)
   # Turns SIGTERM into `lp.stop_event()` of this thread.
-  manager = worker_manager.WorkerManager(register_in_thread=True)
+  worker_manager.WorkerManager(register_in_thread=True)
   _stop_by(signal.Signals[os.environ.get('BMG_STOP_SIGNAL', 'SIGTERM')])
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   node = program.groups[node_id.group][node_id.index]
   listeners.keep(address.resolve() for address in node.addresses)
-  if node_id.group == plan.REPLAY:
-    _prepare_replay(node, workdir, node_id, manager.stop_event())
   node.function()
 
 
@@ -87,25 +88,6 @@ def _stop_by(sig: signal.Signals) -> None:
     assert callable(handler)
     signal.signal(sig, lambda _, frame: handler(signal.SIGTERM, frame))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _prepare_replay(
-  node: Any, workdir: str, node_id: plan.NodeId, stop: threading.Event
-) -> None:
-  """Sees to what Launchpad's own Reverb node lacks: port check, heartbeat."""
-  from replay import server
-
-  address = node.reverb_address.resolve()
-  server.check_port_free(lp.get_port_from_address(address))
-  threading.Thread(
-    target=nodes.watch_replay,
-    args=(
-      node.create_handle().dereference,
-      nodes.make_heartbeat(workdir, node_id),
-      stop,
-    ),
-    daemon=True,
-  ).start()
 
 
 def _print_last_words(error: BaseException) -> None:

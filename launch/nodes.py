@@ -5,14 +5,12 @@ node needs, and nobody pays for building the program.
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import launchpad as lp
 import numpy as np
-from absl import logging
 from courier.python import client as courier_client
 
 from configs import schema
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_PERIOD_S = 1.0
 _MAX_TIMEOUTS = 3
-_ANSWER_TIMEOUT_S = 5
 
 
 def make_heartbeat(workdir: str, node: plan.NodeId) -> Callable[[], None]:
@@ -244,6 +241,25 @@ class RelayNode(ParameterServer):
       heartbeat()
 
 
+def run_replay(
+  config: schema.Config, workdir: str, index: int, address: lp.Address
+) -> None:
+  """Serves the tables of one Reverb server until the run stops."""
+  from actors import environment
+  from replay import server
+
+  server.run_server(
+    config,
+    environment.num_actions(config.env),
+    workdir,
+    index,
+    lp.get_port_from_address(address.resolve()),
+    run_files.token(workdir),
+    lp.stop_event(),
+    make_heartbeat(workdir, plan.NodeId(plan.REPLAY, index)),
+  )
+
+
 def run_actor(
   config: schema.Config,
   workdir: str,
@@ -288,37 +304,3 @@ def run_evaluator(
     lp.stop_event(),
     make_heartbeat(workdir, plan.NodeId(plan.EVALUATOR, 0)),
   )
-
-
-def make_tables(config: schema.Config, workdir: str) -> Sequence[Any]:
-  """Makes the Reverb tables, in the process that is about to serve them."""
-  from actors import environment
-  from replay import tables
-
-  return tables.make_tables(
-    config, environment.num_actions(config.env), run_files.token(workdir)
-  )
-
-
-def make_checkpointer(config: schema.Config, workdir: str, index: int) -> Any:
-  """Makes the Reverb checkpointer, which restores the tables at the start."""
-  from replay import server
-
-  return server.make_checkpointer(config, workdir, index)
-
-
-def watch_replay(
-  connect: Callable[[], Any],
-  heartbeat: Callable[[], None],
-  stop: threading.Event,
-) -> None:
-  """Calls `heartbeat` for as long as the Reverb server answers."""
-  client = connect()
-  while not stop.wait(_HEARTBEAT_PERIOD_S):
-    try:
-      client.server_info(timeout=_ANSWER_TIMEOUT_S)
-    # Whatever is wrong, silence is how the supervisor gets to know of it.
-    except Exception as error:
-      logging.warning('The Reverb server does not answer: %s', error)
-    else:
-      heartbeat()

@@ -13,6 +13,8 @@ LEARNER = 'learner'
 RELAY = 'relay'
 ACTOR = 'actor'
 EVALUATOR = 'evaluator'
+# The address of a Reverb server.
+REVERB = 'reverb'
 # The address where several learner hosts meet, of the first one.
 COORDINATOR = 'coordinator'
 
@@ -38,7 +40,7 @@ class Group(NamedTuple):
 
 # In the order of starting: those that serve before those that ask.
 GROUPS = {
-  REPLAY: Group('reverb', restart_always=False, stops_after=(LEARNER,)),
+  REPLAY: Group(REVERB, restart_always=False, stops_after=(LEARNER,)),
   LEARNER: Group('courier', restart_always=False),
   RELAY: Group('courier', restart_always=True, joins=ACTOR),
   ACTOR: Group(None, restart_always=True),

@@ -1,6 +1,5 @@
 """The graph of a run: who there is, and who talks to whom."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +16,9 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
   """Builds the program of a run; starts, reads and writes nothing.
 
   Every process builds it again from the saved configuration and runs its own
-  node of it, so equal arguments must give equal programs, and quickly. (What
-  takes time is importing `lp.ReverbNode`, and with it TensorFlow. The launcher,
-  for which that is too long, reads `launch.plan` instead.)
+  node of it, so equal arguments must give equal programs, and quickly. (That is
+  why there is no `lp.ReverbNode` in it: it would have all processes import
+  TensorFlow, the evaluator, too, which does not need it.)
 
   Args:
     config: the run's configuration.
@@ -35,12 +34,11 @@ def make_program(config: schema.Config, workdir: str) -> lp.Program:
   replay_addresses = []
   with program.group(plan.REPLAY):
     for index in range(config.replay.num_servers):
-      replay_node = lp.ReverbNode(
-        functools.partial(nodes.make_tables, config, workdir),
-        functools.partial(nodes.make_checkpointer, config, workdir, index),
-      )
-      program.add_node(replay_node)
-      replay_addresses.append(replay_node.reverb_address)
+      address = lp.Address(plan.REVERB)
+      replay = lp.PyNode(nodes.run_replay, config, workdir, index, address)
+      replay.allocate_address(address)
+      program.add_node(replay)
+      replay_addresses.append(address)
 
   # Each actor whose action is being chosen holds one.
   num_threads = _NUM_SERVER_THREADS

@@ -168,16 +168,15 @@ class Learner:
     feed = prefetch.Prefetcher(
       self._reader, self._config, self._train_step.put, heartbeat
     )
-    self._progress.start_session()
     try:
+      if not self._progress.finished:
+        self._compile(heartbeat)
+      self._progress.start_session()
       while not self._progress.finished:
         item, waited_s = self._next_batch(feed, stop, heartbeat)
         if item is None:
           break
-        if self._metrics:
-          self._update(item.batch)
-        else:
-          self._compile_and_update(item.batch, heartbeat)
+        self._update(item.batch)
         self._progress.add_step(item.statistics, waited_s)
         self._publish()
         if log_timer.due():
@@ -226,19 +225,16 @@ class Learner:
       return None
     return item._replace(statistics=progress_lib.unpack(words))
 
-  def _compile_and_update(
-    self, batch: training.DeviceBatch, heartbeat: Callable[[], None]
-  ) -> None:
-    """Makes the first update, which compiles the step."""
+  def _compile(self, heartbeat: Callable[[], None]) -> None:
+    """Compiles the training step, while actors make the first batch."""
     logging.info('Compiling the training step.')
     start = time.monotonic()
     limit_s = self._config.learner.compile_timeout_s
     with heartbeats.kept_up(heartbeat, limit_s):
-      self._train_step.compile(self._state, batch)
+      self._train_step.compile(self._state)
       # A first collective waits for the others half a minute at most: too
       # short for their compilers.
       self._hosts.exchange('compiled', heartbeat)
-      self._update(batch)
     logging.info('Compiled it in %.0f s.', time.monotonic() - start)
 
   def _update(self, batch: training.DeviceBatch) -> None:

@@ -26,6 +26,25 @@ class TrainBatch(NamedTuple):
   bootstrap: types.Unroll
 
 
+def zero_batch(config: schema.Config, num_actions: int) -> TrainBatch:
+  """Returns one host's batch of zeros, of the shapes and dtypes of a run's."""
+  env, meta = config.env, config.meta
+  spec = types.unroll_spec(
+    config.actors.unroll_length, env.frame_stack, env.frame_shape, num_actions
+  )
+
+  def zeros(num_batches: int, size: int) -> types.Unroll:
+    shape = (num_batches, size // config.learner.num_hosts)
+    return types.Unroll(*(np.zeros((*shape, *x.shape), x.dtype) for x in spec))
+
+  own = zeros(meta.updates_per_step, config.replay.batch_size)
+  if not meta.num_bootstrap_batches:
+    return TrainBatch(own, types.Unroll(*(x[:0] for x in own)))
+  return TrainBatch(
+    own, zeros(meta.num_bootstrap_batches, meta.bootstrap_batch)
+  )
+
+
 class DeviceBatch(NamedTuple):
   """`TrainBatch` on the devices: one array for those of all hosts."""
 
@@ -58,6 +77,7 @@ class TrainStep:
     """
     _check_divisible(config, len(devices))
     self._config = config
+    self._num_actions = num_actions
     self._learning = algorithm.make_learning(
       config, networks.make_network(config.agent, num_actions)
     )
@@ -144,8 +164,9 @@ class TrainStep:
     """Returns the step for such arguments before XLA compiles it."""
     return self._jitted.lower(state, batch)
 
-  def compile(self, state: TrainingState, batch: DeviceBatch) -> None:
-    """Compiles the step for such arguments, ahead of its first call."""
+  def compile(self, state: TrainingState) -> None:
+    """Compiles the step for such a state and this run's batches, ahead."""
+    batch = self.put(zero_batch(self._config, self._num_actions))
     self._step = self.lower(state, batch).compile()
 
   def step(

@@ -1,16 +1,64 @@
-"""What the Reverb node needs besides its tables."""
+"""The process of a Reverb server."""
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 
 import reverb
+from absl import logging
 
 from configs import schema
+from replay import tables
 
 # Inside the run's folder.
 CHECKPOINT_FOLDER = 'replay'
 # Stays empty.
 _UNUSED_FOLDER = os.path.join('state', 'unused_replay')
+_HEARTBEAT_PERIOD_S = 1.0
+_ANSWER_TIMEOUT_S = 5
+
+
+def run_server(
+  config: schema.Config,
+  num_actions: int,
+  workdir: str,
+  index: int,
+  port: int,
+  token: str,
+  stop: threading.Event,
+  heartbeat: Callable[[], None],
+) -> None:
+  """Serves the tables until `stop`.
+
+  Args:
+    config: the run's configuration.
+    num_actions: size A of the action set.
+    workdir: the run's folder, for checkpoints.
+    index: of the server, among those of the run.
+    port: to serve on.
+    token: of the run, see `tables.server_name`.
+    stop: set to end it.
+    heartbeat: called every second in which the server answers.
+
+  Raises:
+    OSError: the port is taken.
+  """
+  check_port_free(port)
+  server = reverb.Server(
+    tables.make_tables(config, num_actions, token),
+    port=port,
+    checkpointer=make_checkpointer(config, workdir, index),
+  )
+  client = server.localhost_client()
+  while not stop.wait(_HEARTBEAT_PERIOD_S):
+    try:
+      client.server_info(timeout=_ANSWER_TIMEOUT_S)
+    # Whatever is wrong, silence is how the supervisor gets to know of it.
+    except Exception as error:
+      logging.warning('The Reverb server does not answer: %s', error)
+    else:
+      heartbeat()
 
 
 def make_checkpointer(

@@ -15,7 +15,7 @@ ENDS = {
   'launcher': 101.5,
   'imports': 109.5,
   'restoring': 110.0,
-  'first batch': 112.0,
+  'compiling': 112.0,
   'first update': 115.0,
 }
 
@@ -26,7 +26,7 @@ def test_stages_last_from_the_end_of_the_one_before():
     'launcher': 1.5,
     'imports': 8.0,
     'restoring': 0.5,
-    'first batch': 2.0,
+    'compiling': 2.0,
     'first update': 3.0,
     'all': 15.0,
   }

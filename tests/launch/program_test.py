@@ -88,10 +88,12 @@ def test_pods_work_their_addresses_out(tmp_path, monkeypatch):
   }
 
 
-def test_the_launcher_imports_neither_jax_nor_tensorflow():
+def test_launcher_and_program_need_neither_jax_nor_tensorflow():
   code = """
 import sys
 from launch import program, train, evaluate
+from tests.launch import processes
+program.make_program(processes.small_config(), 'unused')
 heavy = {'jax', 'tensorflow', 'reverb', 'haiku'} & set(sys.modules)
 assert not heavy, heavy
 """

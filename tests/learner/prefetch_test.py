@@ -1,8 +1,10 @@
 import threading
 
+import jax
 import numpy as np
+import pytest
 
-from learner import prefetch
+from learner import prefetch, training
 from tests.learner import fakes
 
 
@@ -95,3 +97,22 @@ def test_reads_ahead_no_further_than_configured():
   assert not feed.empty
   feed.close()
   assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+  'meta',
+  [
+    {'mode': 'none'},
+    {'mode': 'bmg', 'inner_updates': 2, 'bootstrap_length': 4},
+  ],
+)
+def test_batches_are_as_the_step_is_compiled_for(meta):
+  config = fakes.tiny_config(
+    meta=meta, replay={'online_batch': 2, 'replay_batch': 3}
+  )
+  (item,) = _first_batches(config, 1)
+  expected = training.zero_batch(config, fakes.NUM_ACTIONS)
+  for field, zeros in zip(
+    jax.tree.leaves(item.batch), jax.tree.leaves(expected), strict=True
+  ):
+    assert (field.shape, field.dtype) == (zeros.shape, zeros.dtype)

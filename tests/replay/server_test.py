@@ -1,10 +1,12 @@
 import os
 import socket
+import threading
 
 import pytest
 import reverb
 
 from replay import server, tables
+from tests.replay.conftest import NUM_ACTIONS
 
 
 def test_checkpoints_are_looked_for_only_when_asked_for(make_config, tmp_path):
@@ -32,3 +34,25 @@ def test_a_port_taken_on_ipv4_alone_is_reported(host):
     with pytest.raises(OSError, match='is taken'):
       server.check_port_free(port)
   server.check_port_free(port)
+
+
+def test_serves_and_shows_that_it_answers_until_it_is_stopped(
+  make_config, tmp_path
+):
+  with socket.create_server(('localhost', 0)) as probe:
+    port = probe.getsockname()[1]
+  stop, alive = threading.Event(), threading.Event()
+  thread = threading.Thread(
+    target=server.run_server,
+    args=(make_config(), NUM_ACTIONS, str(tmp_path), 0, port, 'tok', stop),
+    kwargs={'heartbeat': alive.set},
+  )
+  thread.start()
+  try:
+    assert alive.wait(30)
+    info = reverb.Client(f'localhost:{port}').server_info(timeout=10)
+    assert set(info) == {'online-tok', 'replay-tok'}
+  finally:
+    stop.set()
+    thread.join(10)
+  assert not thread.is_alive()
