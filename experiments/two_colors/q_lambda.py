@@ -130,12 +130,13 @@ def make_update(
 
   With V(s) = max_a Q(s, a), and traces z that are 0 at the beginning,
 
-    z <- discount * lambda * z
+    z <- discount * lambda * z + grad Q(s, a)
     x <- x + Adam(z * (r + discount * V(s') - V(s))
-                  + grad Q(s, a) * (r + discount * V(s') - Q(s, a)))
-    z <- z + grad Q(s, a).
+                  + grad Q(s, a) * (V(s) - Q(s, a))).
 
-  Traces are not cut where the agent explores: that is Peng's variant.
+  That is: states visited before learn from the error of V(s), and (s, a) from
+  that of Q(s, a). Traces are not cut where the agent explores: that is Peng's
+  variant.
 
   Args:
     config: of the agent.
@@ -170,10 +171,11 @@ def make_update(
     next_value = jnp.max(values(params, next_observation))
     target = reward + config.discount * next_value
     decay = config.discount * config.trace_lambda
-    traces = jax.tree.map(lambda z: decay * z, learning.traces)
+    # In this order, XLA renews the traces in place.
+    traces = jax.tree.map(lambda z, g: decay * z + g, learning.traces, gradient)
     # Optax descends.
     direction = jax.tree.map(
-      lambda z, g: -(z * (target - value) + g * (target - chosen)),
+      lambda z, g: -(z * (target - value) + g * (value - chosen)),
       traces,
       gradient,
     )
@@ -183,7 +185,7 @@ def make_update(
     )
     learning = LearningState(
       optimizer=opt_state,
-      traces=jax.tree.map(jnp.add, traces, gradient),
+      traces=traces,
       environment=next_state,
       context=agent_lib.look_back(learning.context, info, config.meta),
       key=key,
