@@ -27,10 +27,15 @@ def actor_critic() -> ml_collections.ConfigDict:
 
 
 def q_lambda() -> ml_collections.ConfigDict:
-  """Returns the paper's Q(lambda), with a fixed epsilon of 0.1."""
+  """Returns the paper's Q(lambda), with a fixed epsilon of 0.1.
+
+  But for its discount and learning rate, 0.99 and 3e-5: docs/two_colors.md says
+  what they do.
+  """
   config = ml_collections.ConfigDict(dataclasses.asdict(schema.Agent()))
   config.kind = 'q_lambda'
-  config.learning_rate = 3e-5
+  config.discount = 0.9
+  config.learning_rate = 3e-4
   config.meta.fixed = 0.1
   config.meta.inner_updates = 0
   config.meta.bootstrap_length = 16
@@ -39,12 +44,8 @@ def q_lambda() -> ml_collections.ConfigDict:
 
 
 def meta_q_lambda(length: int) -> ml_collections.ConfigDict:
-  """Returns Q(lambda) whose epsilon is learned by BMG with that L.
-
-  It affords the higher learning rate: it explores while values are wrong.
-  """
+  """Returns Q(lambda) whose epsilon is learned by BMG with that L."""
   config = bootstrapped(q_lambda(), 0, length)
-  config.learning_rate = 3e-4
   config.meta.learning_rate = 1e-3
   return config
 
