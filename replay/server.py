@@ -18,6 +18,9 @@ _UNUSED_FOLDER = os.path.join('state', 'unused_replay')
 _HEARTBEAT_PERIOD_S = 1.0
 _ANSWER_TIMEOUT_S = 5
 
+# Until the process ends: to stop one in order means to wait for its clients.
+_running: list[reverb.Server] = []
+
 
 def run_server(
   config: schema.Config,
@@ -29,7 +32,7 @@ def run_server(
   stop: threading.Event,
   heartbeat: Callable[[], None],
 ) -> None:
-  """Serves the tables until `stop`.
+  """Serves the tables until `stop`, and then to the end of the process.
 
   Args:
     config: the run's configuration.
@@ -50,6 +53,7 @@ def run_server(
     port=port,
     checkpointer=make_checkpointer(config, workdir, index),
   )
+  _running.append(server)
   client = server.localhost_client()
   while not stop.wait(_HEARTBEAT_PERIOD_S):
     try:
