@@ -1,32 +1,51 @@
-"""Signs of life while something runs that gives none: compilation."""
+"""Signs of life, and an ear for a stop, while compilation gives none."""
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-_PERIOD_S = 1.0
+_SLICE_S = 0.2
 
 
-@contextlib.contextmanager
-def kept_up(heartbeat: Callable[[], None], limit_s: float) -> Iterator[None]:
-  """Calls `heartbeat` from a thread while the body runs.
+def call(
+  function: Callable[[], None],
+  stop: threading.Event,
+  heartbeat: Callable[[], None],
+  limit_s: float,
+) -> bool:
+  """Calls `function` in a thread, and waits for it.
 
   Args:
-    heartbeat: may be called from any thread.
-    limit_s: after so long it is silent, so that a body that hangs is noticed.
+    function: cannot be interrupted. If `stop` is set first, its thread is left
+      behind, for the end of the process to end it.
+    stop: ends the wait.
+    heartbeat: called all along.
+    limit_s: after so long it is silent, so that a function that hangs is
+      noticed.
+
+  Returns:
+    Whether it has come to its end.
+
+  Raises:
+    Exception: whatever `function` raises.
   """
-  done = threading.Event()
-  deadline = time.monotonic() + limit_s
+  failures: list[Exception] = []
 
-  def beat() -> None:
-    while not done.wait(_PERIOD_S) and time.monotonic() < deadline:
-      heartbeat()
+  def run() -> None:
+    try:
+      function()
+    except Exception as error:
+      failures.append(error)
 
-  thread = threading.Thread(target=beat, name='heartbeat', daemon=True)
+  thread = threading.Thread(target=run, name=function.__name__, daemon=True)
   thread.start()
-  try:
-    yield
-  finally:
-    done.set()
-    thread.join()
+  deadline = time.monotonic() + limit_s
+  while thread.is_alive():
+    if stop.is_set():
+      return False
+    if time.monotonic() < deadline:
+      heartbeat()
+    thread.join(_SLICE_S)
+  if failures:
+    raise failures[0]
+  return True

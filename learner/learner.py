@@ -169,8 +169,8 @@ class Learner:
       self._reader, self._config, self._train_step.put, heartbeat
     )
     try:
-      if not self._progress.finished:
-        self._compile(heartbeat)
+      if not self._progress.finished and not self._compile(stop, heartbeat):
+        return
       self._progress.start_session()
       while not self._progress.finished:
         item, waited_s = self._next_batch(feed, stop, heartbeat)
@@ -225,17 +225,30 @@ class Learner:
       return None
     return item._replace(statistics=progress_lib.unpack(words))
 
-  def _compile(self, heartbeat: Callable[[], None]) -> None:
-    """Compiles the training step, while actors make the first batch."""
+  def _compile(
+    self, stop: threading.Event, heartbeat: Callable[[], None]
+  ) -> bool:
+    """Compiles the training step, while actors make the first batch.
+
+    Returns:
+      False if this host, or any other one, is to stop instead.
+    """
     logging.info('Compiling the training step.')
     start = time.monotonic()
-    limit_s = self._config.learner.compile_timeout_s
-    with heartbeats.kept_up(heartbeat, limit_s):
+
+    def compile_step() -> None:
       self._train_step.compile(self._state)
-      # A first collective waits for the others half a minute at most: too
-      # short for their compilers.
-      self._hosts.exchange('compiled', heartbeat)
+
+    limit_s = self._config.learner.compile_timeout_s
+    done = heartbeats.call(compile_step, stop, heartbeat, limit_s)
+    # A first collective waits for the others half a minute at most: too short
+    # for their compilers.
+    words = self._hosts.exchange('compiled' if done else '', heartbeat)
+    if not all(words):
+      logging.info('Stopped before the training step was compiled.')
+      return False
     logging.info('Compiled it in %.0f s.', time.monotonic() - start)
+    return True
 
   def _update(self, batch: training.DeviceBatch) -> None:
     self._state, metrics = self._train_step.step(self._state, batch)

@@ -19,7 +19,8 @@ class TrainBatch(NamedTuple):
 
   Every field of `own` has leading axes [U, B], online unrolls first: a batch
   for each of the agent's `meta.updates_per_step` updates. Every field of
-  `bootstrap` has [L - 1, R], or [0, R] if targets are made on other data.
+  `bootstrap` has [L - 1, R], or [0, B] if targets are made on other data: R
+  need not be divisible by the number of devices then.
   """
 
   own: types.Unroll

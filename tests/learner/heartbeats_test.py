@@ -1,39 +1,58 @@
 import threading
+import time
 
 import pytest
 
 from learner import heartbeats
 
 
-@pytest.fixture(autouse=True)
-def _short_period(monkeypatch):
-  monkeypatch.setattr(heartbeats, '_PERIOD_S', 0.01)
-
-
-def test_the_heart_beats_while_the_body_runs_and_not_after():
+def test_there_are_signs_of_life_until_the_function_ends(monkeypatch):
+  monkeypatch.setattr(heartbeats, '_SLICE_S', 0.01)
   beats = threading.Semaphore(0)
-  with heartbeats.kept_up(beats.release, limit_s=60.0):
+
+  def function():
     for _ in range(3):
-      assert beats.acquire(timeout=30.0)
-  while beats.acquire(blocking=False):
-    pass
-  assert not beats.acquire(timeout=0.1)
+      assert beats.acquire(timeout=60)
+
+  stop = threading.Event()
+  assert heartbeats.call(function, stop, beats.release, limit_s=60.0)
 
 
-def test_a_body_that_takes_too_long_is_left_in_silence():
-  beats = threading.Semaphore(0)
-  with heartbeats.kept_up(beats.release, limit_s=0.1):
-    assert beats.acquire(timeout=30.0)
-    while beats.acquire(timeout=0.3):
-      pass
-    assert not beats.acquire(timeout=0.3)
+def test_a_function_that_hangs_is_left_without_signs_of_life(monkeypatch):
+  monkeypatch.setattr(heartbeats, '_SLICE_S', 0.01)
+  stop, release = threading.Event(), threading.Event()
+  beats = []
+
+  def function():
+    # Much longer than the limit.
+    release.wait(1.0)
+
+  def heartbeat():
+    beats.append(time.monotonic())
+
+  start = time.monotonic()
+  assert heartbeats.call(function, stop, heartbeat, limit_s=0.2)
+  assert beats
+  assert beats[-1] - start < 0.6
 
 
-def test_an_error_in_the_body_ends_it_too():
-  before = threading.active_count()
-  with (
-    pytest.raises(ValueError, match='mine'),
-    heartbeats.kept_up(lambda: None, limit_s=60.0),
-  ):
-    raise ValueError('mine')
-  assert threading.active_count() == before
+def test_a_stop_leaves_the_function_behind():
+  stop, release = threading.Event(), threading.Event()
+  ended = threading.Event()
+
+  def function():
+    release.wait(60)
+    ended.set()
+
+  assert not heartbeats.call(function, stop, stop.set, limit_s=60.0)
+  assert not ended.is_set()
+  release.set()
+  assert ended.wait(60)
+
+
+def test_errors_of_the_function_are_raised():
+  def function():
+    raise ValueError('out of memory')
+
+  with pytest.raises(ValueError, match='out of memory'):
+    heartbeats.call(function, threading.Event(), lambda: None, limit_s=60.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import checks, errors
-from learner import checkpoints, heartbeats, training
+from learner import checkpoints, training
 from learner import learner as learner_lib
 from tests.learner import fakes
 
@@ -96,21 +96,28 @@ def test_a_resumed_run_is_bit_for_bit_that_without_a_stop(tmp_path, meta):
   assert any((x != y).any() for x, y in leaves)
 
 
-def test_there_are_signs_of_life_while_the_step_is_compiled(
-  tmp_path, monkeypatch
-):
-  monkeypatch.setattr(heartbeats, '_PERIOD_S', 0.01)
+def test_a_stop_does_not_wait_for_the_compiler(tmp_path, monkeypatch):
+  compiling, release = threading.Event(), threading.Event()
+
+  def compile_step(self, state):
+    compiling.set()
+    assert release.wait(60)
+
+  monkeypatch.setattr(training.TrainStep, 'compile', compile_step)
   learner = _make(fakes.tiny_config(), tmp_path)
   stop = threading.Event()
-  threads = []
 
   def heartbeat():
-    threads.append(threading.current_thread().name)
-    if learner.get_parameters(-1)[0] >= 2:
+    if compiling.is_set():
       stop.set()
 
-  learner.run(stop, heartbeat)
-  assert 'heartbeat' in threads
+  try:
+    learner.run(stop, heartbeat)
+    assert not release.is_set()
+    assert _steps(tmp_path) == []
+    assert learner.get_parameters(-1)[0] == 0
+  finally:
+    release.set()
 
 
 def test_records_have_no_gap_and_no_repeat_across_a_stop(tmp_path):
