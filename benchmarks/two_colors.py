@@ -1,7 +1,8 @@
 """Measures two colors on one core, beside its actor-critic in PyTorch.
 
-Usage: python -m benchmarks.two_colors [--seeds=1,5,10] [--agents=ac_fixed]
-         [--torch_python=PATH] [--seconds=5] [--repeats=5] [--out=...]
+Usage: python -m benchmarks.two_colors [--config=configs/two_colors/table.py]
+         [--seeds=1,5,10] [--agents=ac_fixed] [--torch_python=PATH]
+         [--seconds=5] [--repeats=5] [--out=...]
 
 docs/benchmarks.md says how to read the figures.
 """
@@ -22,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command
-from configs.two_colors import schema, table
+from configs.two_colors import schema
 from experiments import command as experiments_command
 from experiments import devices
+from experiments.two_colors import __main__ as study_command
 from experiments.two_colors import run
 from launch import cli, run_folder
 
@@ -117,11 +119,13 @@ def main(argv: Sequence[str]) -> int:
   """Measures, shows a table and writes the results.
 
   Raises:
-    UsageError: the command line cannot be obeyed.
+    UsageError, ConfigError: the command line cannot be obeyed.
   """
   flag_values = _make_flags()
-  cli.parse(flag_values, argv)
-  study = schema.from_config_dict(table.get_config())
+  argv = experiments_command.with_default_recipe(
+    argv, study_command.DEFAULT_RECIPE
+  )
+  study = cli.parse_with_recipe(flag_values, argv, study_command.STUDIES)
   names = experiments_command.choose(
     'agents', list(study.agents), command.value(flag_values, 'agents')
   )
@@ -157,8 +161,8 @@ def _make_flags() -> flags.FlagValues:
   flag_values = flags.FlagValues()
   flags.DEFINE_list(
     'agents',
-    ['ac_fixed', 'ac_mg_reward', 'ac_bmg_reward', 'q_fixed', 'q_bmg_reward'],
-    'Agents of configs/two_colors/table.py.',
+    [],
+    'Agents of the recipe, by name; all by default.',
     flag_values=flag_values,
   )
   flags.DEFINE_list(

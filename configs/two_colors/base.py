@@ -34,7 +34,7 @@ def q_lambda() -> ml_collections.ConfigDict:
   """
   config = ml_collections.ConfigDict(dataclasses.asdict(schema.Agent()))
   config.kind = 'q_lambda'
-  config.discount = 0.9
+  config.discount = 0.8
   config.learning_rate = 3e-4
   config.meta.fixed = 0.1
   config.meta.inner_updates = 0
@@ -46,7 +46,7 @@ def q_lambda() -> ml_collections.ConfigDict:
 def meta_q_lambda(length: int) -> ml_collections.ConfigDict:
   """Returns Q(lambda) whose epsilon is learned by BMG with that L."""
   config = bootstrapped(q_lambda(), 0, length)
-  config.meta.learning_rate = 1e-3
+  config.meta.learning_rate = 3e-4
   return config
 
 

@@ -29,7 +29,7 @@ _NAMES = (
 STUDIES = cli.RecipeKind(
   tuple(f'two_colors/{name}.py' for name in _NAMES), schema.from_config_dict
 )
-_DEFAULT_RECIPE = 'configs/two_colors/table.py'
+DEFAULT_RECIPE = 'configs/two_colors/table.py'
 _SHOW_PERIOD_S = 10.0
 
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     'Agents to run, by name; all by default.',
     flag_values=flag_values,
   )
-  argv = command.with_default_recipe(argv, _DEFAULT_RECIPE)
+  argv = command.with_default_recipe(argv, DEFAULT_RECIPE)
   study = cli.parse_with_recipe(flag_values, argv, STUDIES)
   only: list[str] = flag_values['only'].value or []
   names = command.choose('agents', list(study.agents), only)

@@ -21,7 +21,8 @@ def test_rows_hold_pairs_of_rates(tmp_path):
   out = tmp_path / 'out.json'
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'benchmarks.two_colors', '--agents=ac_fixed'),
+      *(sys.executable, '-m', 'benchmarks.two_colors'),
+      *('--config=configs/two_colors/horizons.py', '--agents=mg_k1'),
       *('--seeds=1,2', '--seconds=0.05', '--repeats=2', f'--out={out}'),
       f'--torch_python={_fake_python(tmp_path, "echo 50.0")}',
     ],
@@ -32,7 +33,10 @@ def test_rows_hold_pairs_of_rates(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   rows = json.loads(out.read_text())['rows']
-  assert [row['seeds'] for row in rows] == [1, 2]
+  assert [(row['agent'], row['seeds']) for row in rows] == [
+    ('mg_k1', 1),
+    ('mg_k1', 2),
+  ]
   for row in rows:
     assert row['torch_rates'] == [50.0, 50.0]
     assert row['ratio'] == pytest.approx(sum(row['rates']) / 2 / 50.0)
