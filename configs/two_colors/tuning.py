@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
       agent.learning_rate = float(rate)
       name = f'q_bmg_reward_l{length}_lr{rate}'
       agents[name] = base.with_context(agent, 'reward')
-  for percent in (80, 95, 99):
+  for percent in (90, 95, 99):
     agent = base.meta_q_lambda(32)
     agent.discount = percent / 100
     name = f'q_bmg_reward_discount_{percent}_percent'

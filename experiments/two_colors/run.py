@@ -129,6 +129,11 @@ class AgentRun:
     """Whether all steps are made."""
     return self._num_rows == self.plan.num_rows
 
+  @property
+  def params(self) -> PyTree:
+    """Parameters of the agents of all seeds, [seeds] leading."""
+    return jax.device_get(self._state.agent.params)
+
   def run(
     self,
     should_stop: Callable[[], bool],

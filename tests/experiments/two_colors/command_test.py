@@ -98,6 +98,24 @@ def test_whole_study_and_its_report(tmp_path):
   report = pd.read_csv(tmp_path / 'report.csv')
   assert report['agent'].tolist() == ['ac_fixed', 'q_bmg', 'q_fixed']
   assert (report['num_steps'] == 960).all()
+  dead = subprocess.run(
+    [
+      *(sys.executable, '-m', 'experiments.two_colors.units'),
+      f'--workdir={tmp_path}',
+    ],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert dead.returncode == 0, dead.stderr
+  # Not the actor-critic; one hidden layer, and two.
+  rows = [line.split() for line in dead.stdout.splitlines()[1:]]
+  assert [row[:2] for row in rows] == [
+    ['q_bmg', '1'],
+    ['q_bmg', '2'],
+    ['q_fixed', '1'],
+  ]
 
 
 @pytest.mark.parametrize(
