@@ -34,8 +34,9 @@ def q_lambda() -> ml_collections.ConfigDict:
   """
   config = ml_collections.ConfigDict(dataclasses.asdict(schema.Agent()))
   config.kind = 'q_lambda'
+  config.initial_scale = 1 / 3
   config.discount = 0.8
-  config.learning_rate = 3e-4
+  config.learning_rate = 1e-4
   config.meta.fixed = 0.1
   config.meta.inner_updates = 0
   config.meta.bootstrap_length = 16
