@@ -95,10 +95,12 @@ def same(differences: Mapping[str, float]) -> bool:
   return bool(losses) and all(x <= TOLERANCE for x in losses)
 
 
-def table(before: Series, after: Series) -> Table:
+def table(
+  before: Series, after: Series, differences: Mapping[str, float]
+) -> Table:
   """One line per metric: values after the last update, `differences`."""
   table = Table('metric', 'before', 'after', 'difference', box=None)
-  for name, difference in differences(before, after).items():
+  for name, difference in differences.items():
     if name.startswith('finite'):
       continue
     table.add_row(
@@ -134,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
   overrides = config_flags.get_override_values(flag)
   console = Console()
   output = pathlib.Path(command.value(flag_values, 'out'))
-  saved: dict[str, Any] = run_folder.provenance(argv)
+  saved = run_folder.provenance(argv)
   # Better now than after all the computing.
   command.save(output, saved)
   environment = resources.environment(
@@ -146,21 +148,21 @@ def main(argv: Sequence[str]) -> int:
     for name, source in sources.items()
   }
   before, after = series['before'], series['after']
-  saved.update(series)
-  saved['differences'] = differences(before, after)
-  command.save(output, saved)
-  console.print(table(before, after))
-  verdict = 'the same' if same(saved['differences']) else 'NOT the same'
+  found = differences(before, after)
+  command.save(output, {**saved, **series, 'differences': found})
+  console.print(table(before, after, found))
+  are_same = same(found)
   console.print(
-    f'\nThe losses are {verdict}, to {TOLERANCE:g} of the largest. Saved in '
-    f'{output}'
+    f'\nThe losses are {"the same" if are_same else "NOT the same"}, to '
+    f'{TOLERANCE:g} of the largest. Saved in {output}'
   )
-  return 0 if same(saved['differences']) else 1
+  return 0 if are_same else 1
 
 
 def _checkout(flag: str, path: str) -> pathlib.Path:
   root = pathlib.Path(path).absolute()
-  if not (root / 'learner' / 'training.py').is_file():
+  # No path would be this folder, and compare it with itself.
+  if not path or not (root / 'learner' / 'training.py').is_file():
     raise cli.UsageError(
       f'--{flag}={path}: is not a checkout of this project; "git worktree add '
       '../before <revision>" makes one'

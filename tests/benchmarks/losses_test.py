@@ -71,3 +71,5 @@ def test_another_loss_is_found_and_the_same_one_is_not(tmp_path):
 def test_what_is_no_checkout_is_refused(tmp_path):
   with pytest.raises(cli.UsageError, match=r'--before=.*not a checkout'):
     losses.main(['losses', f'--before={tmp_path}'])
+  with pytest.raises(cli.UsageError, match=r'--before=: is not a checkout'):
+    losses.main(['losses'])
