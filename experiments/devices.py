@@ -19,6 +19,13 @@ def one_per_core() -> None:
   flags = (
     '--xla_cpu_multi_thread_eigen=false',
     '--xla_cpu_use_thunk_runtime=false',
+    # Divisions by the same number become products with its reciprocal. All else
+    # stays: the flags after the first two are for what fast mathematics breaks.
+    '--xla_cpu_enable_fast_math=true',
+    '--xla_cpu_fast_math_honor_division=false',
+    '--xla_cpu_fast_math_honor_functions=true',
+    '--xla_cpu_fast_math_honor_infs=true',
+    '--xla_cpu_fast_math_honor_nans=true',
     os.environ.get('XLA_FLAGS', ''),
   )
   os.environ['XLA_FLAGS'] = ' '.join(flags).strip()
