@@ -17,7 +17,6 @@ from jax.experimental import shard_map
 from configs import fields
 from configs import schema as atari_schema
 from configs.two_colors import schema
-from experiments import devices
 from experiments.two_colors import actor_critic, q_lambda
 from experiments.two_colors import agent as agent_lib
 from learner import checkpoints
@@ -277,8 +276,7 @@ def make_chunk(
     return jax.lax.scan(row, state, length=num_rows)
 
   chunks = jax.jit(_over_seeds(chunk, sharding), donate_argnums=0)
-  with devices.compiling_for_one_core():
-    return chunks.lower(states).compile()
+  return chunks.lower(states).compile()
 
 
 def make_sharding(num_seeds: int) -> jax.sharding.NamedSharding:
