@@ -1,15 +1,19 @@
 """Settings for every test: quick compilation, one thread, CPU devices."""
 
+import gc
 import os
 
 # Begun first, or one worker would be left with them at the end.
 _LONG_FILES = ('slurm_test.py', 'meta_gradient_test.py', 'system_test.py')
 
+# Tracing leaves many objects, and hardly a cycle among them.
+gc.set_threshold(100_000, 50, 50)
 # Tests compile much and compute little.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault(
   'XLA_FLAGS',
-  '--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false',
+  '--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false '
+  '--xla_cpu_parallel_codegen_split_count=1',
 )
 
 
