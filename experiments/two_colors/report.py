@@ -28,6 +28,8 @@ PUBLISHED: Mapping[str, tuple[float, float]] = {
   'q_bmg': (1.78, 0.03),
   'q_bmg_reward': (1.93, 0.03),
 }
+# What `merge` puts together.
+SEEDS_FILE = 'seeds.csv'
 # Around a switch, hyper-parameters are compared over so many steps.
 _AROUND_STEPS = 5_000
 _MILLION = 1e6
@@ -98,40 +100,65 @@ def around_switches(
   return means(after), means(before)
 
 
-def summarize(
+def per_seed(
   study: schema.Study, records: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-  """Returns one row per agent.
+  """Returns one row per agent and seed.
 
   Args:
     study: the agents' configurations.
     records: of those that have run, by name.
   """
-  rows = []
+  parts = []
   for name, frame in records.items():
     agent = study.agents[name]
-    hyper = hyper_parameter(agent)
-    total = interval(total_returns(frame) / _MILLION)
-    after, before = around_switches(frame, hyper, study.env.switch_interval)
-    published, published_sd = PUBLISHED.get(name, (math.nan, math.nan))
+    after, before = around_switches(
+      frame, hyper_parameter(agent), study.env.switch_interval
+    )
+    part = {
+      'agent': name,
+      'mode': agent.meta.mode,
+      'K': agent.meta.inner_updates,
+      'L': agent.meta.bootstrap_length,
+      'context': '+'.join(agent.meta.context.inputs),
+      'seed': np.sort(frame['seed'].unique()),
+      'num_steps': frame['num_steps'].max(),
+      'return': total_returns(frame) / _MILLION,
+      'hyper_after_switch': after,
+      'hyper_before_switch': before,
+    }
+    parts.append(pd.DataFrame(part))
+  return pd.concat(parts, ignore_index=True)
+
+
+def summarize(seeds: pd.DataFrame) -> pd.DataFrame:
+  """Returns one row per agent.
+
+  Args:
+    seeds: as from `per_seed`.
+  """
+  rows = []
+  keys = ['agent', 'mode', 'K', 'L', 'context', 'num_steps']
+  for values, group in seeds.groupby(keys, sort=False):
+    row = dict(zip(keys, values, strict=True))
+    total = interval(group['return'].to_numpy())
+    published, published_sd = PUBLISHED.get(
+      str(row['agent']), (math.nan, math.nan)
+    )
+    after, before = group['hyper_after_switch'], group['hyper_before_switch']
     rows.append(
       {
-        'agent': name,
-        'mode': agent.meta.mode,
-        'K': agent.meta.inner_updates,
-        'L': agent.meta.bootstrap_length,
-        'context': '+'.join(agent.meta.context.inputs),
-        'seeds': frame['seed'].nunique(),
-        'num_steps': frame['num_steps'].max(),
+        **row,
+        'seeds': len(group),
         'return_mean': total.mean,
         'return_sd': total.deviation,
         'return_low': total.low,
         'return_high': total.high,
         'published_mean': published,
         'published_sd': published_sd,
-        'hyper_after_switch': float(np.mean(after)),
-        'hyper_before_switch': float(np.mean(before)),
-        'seeds_rising': int(np.sum(after > before)),
+        'hyper_after_switch': after.mean(),
+        'hyper_before_switch': before.mean(),
+        'seeds_rising': int((after > before).sum()),
       }
     )
   return pd.DataFrame(rows)
@@ -150,23 +177,34 @@ def write(
   Args:
     study: the agents and their world.
     paths: records of those that have run, by name.
-    workdir: gets report.csv, returns.png and switches.png.
+    workdir: gets seeds.csv, report.csv, returns.png and switches.png.
   """
   records = {name: pd.read_csv(path) for name, path in paths.items()}
-  summary = summarize(study, records)
-  folder = pathlib.Path(workdir)
-  summary.to_csv(folder / 'report.csv', index=False, float_format='%.6g')
-  figures.draw_returns(summary, folder / 'returns.png')
+  write_returns(per_seed(study, records), workdir)
   figures.draw_switches(
     {
       name: (frame, hyper_parameter(study.agents[name]))
       for name, frame in records.items()
     },
     study.env.switch_interval,
-    folder / 'switches.png',
+    pathlib.Path(workdir, 'switches.png'),
   )
+  print(f'In {workdir}: {SEEDS_FILE}, report.csv, returns.png, switches.png')
+
+
+def write_returns(seeds: pd.DataFrame, workdir: str) -> None:
+  """Prints the table, and writes what it is made of.
+
+  Args:
+    seeds: as from `per_seed`.
+    workdir: gets seeds.csv, report.csv and returns.png.
+  """
+  summary = summarize(seeds)
+  folder = pathlib.Path(workdir)
+  seeds.to_csv(folder / SEEDS_FILE, index=False, float_format='%.6g')
+  summary.to_csv(folder / 'report.csv', index=False, float_format='%.6g')
+  figures.draw_returns(summary, folder / 'returns.png')
   _print(summary)
-  print(f'In {workdir}: report.csv, returns.png, switches.png')
 
 
 def _print(summary: pd.DataFrame) -> None:

@@ -7,7 +7,6 @@ brings it back.
 """
 
 import itertools
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +18,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from configs.two_colors import schema
 from experiments import devices
-from experiments.two_colors import environment, run
-from launch import cli, run_files
+from experiments.two_colors import environment, run, study_folder
+from launch import cli
 
 PyTree = Any
 
@@ -65,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
   )
   cli.parse(flag_values, argv)
   workdir = str(flag_values['workdir'].value)
-  study = _read_study(workdir)
+  study = study_folder.read_study('--workdir', workdir)
   names = [
     name
     for name, agent in study.agents.items()
@@ -92,16 +90,6 @@ def main(argv: Sequence[str]) -> int:
       table.add_row(name, str(layer), *(f'{x:.0%}' for x in values))
   Console().print(table)
   return 0
-
-
-def _read_study(workdir: str) -> schema.Study:
-  path = run_files.config(workdir)
-  try:
-    return schema.from_config_dict(json.loads(path.read_text()))
-  except OSError as error:
-    raise cli.UsageError(
-      f'--workdir={workdir}: holds no study: {error.strerror}'
-    ) from error
 
 
 if __name__ == '__main__':

@@ -1,0 +1,21 @@
+"""Reads what a study has left in its folder."""
+
+import json
+
+from configs.two_colors import schema
+from launch import cli, run_files
+
+
+def read_study(flag: str, workdir: str) -> schema.Study:
+  """Returns the configuration of the study in `workdir`.
+
+  Raises:
+    UsageError: names the flag; the folder holds no study.
+  """
+  path = run_files.config(workdir)
+  try:
+    return schema.from_config_dict(json.loads(path.read_text()))
+  except OSError as error:
+    raise cli.UsageError(
+      f'{flag}={workdir}: holds no study: {error.strerror}'
+    ) from error
