@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   for percent in (0, 10, 20, 40, 80):
     agent = agents[f'ac_fixed_{percent}_percent'] = base.actor_critic()
     agent.meta.fixed = percent / 100
-  for percent in (1, 3, 5, 10, 20, 30, 50):
+  for percent in (1, 3, 5, 10, 15, 20, 30, 50):
     agent = agents[f'q_fixed_{percent}_percent'] = base.q_lambda()
     agent.meta.fixed = percent / 100
   # The fixed weight of its outer loss.
