@@ -48,7 +48,7 @@ def draw_returns(summary: pd.DataFrame, path: pathlib.Path) -> None:
     axis.set_yticks(places, summary['agent'])
     axis.invert_yaxis()
     axis.set_xlabel('total return in millions, 95 % interval')
-    axis.legend()
+    figure.legend(loc='outside upper center', ncols=2)
     figure.savefig(path, dpi=150)
 
 
@@ -73,7 +73,7 @@ def draw_switches(
         width = max(1, round(_SMOOTH_STEPS / period))
         smooth = means.rolling(width, min_periods=1).mean()
         axes[row, 0].plot(smooth.index / 1e6, smooth, label=name, **style)
-        steps, values = _around(means, switch_interval)
+        steps, values = mean_interval(means, switch_interval)
         axes[row, 1].plot(steps / 1e3, values, label=name, **style)
     for row, label in enumerate(('reward per step', 'hyper-parameter')):
       axes[row, 0].set_ylabel(label)
@@ -84,15 +84,25 @@ def draw_switches(
     figure.savefig(path, dpi=150)
 
 
-def _around(
+def mean_interval(
   means: pd.Series, switch_interval: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Averages over all intervals but the first, in a hundred bins each."""
+  """Averages over all intervals between switches but the first.
+
+  Args:
+    means: of rows of the records, by the step that ends each.
+    switch_interval: steps.
+
+  Returns:
+    The middles of at most a hundred equal parts of the interval, in steps since
+    the switch, and the mean of each, [parts]. Rows that a switch cuts in two
+    belong to none.
+  """
   period = means.index[0]
-  # A row that a switch cuts in two counts where most of it is.
-  middle = means.index.to_numpy() - period / 2
-  kept = middle >= switch_interval
-  width = max(switch_interval / 100, period)
-  bins = (middle[kept] % switch_interval) // width
-  values = means[kept].groupby(bins).mean()
+  begin = means.index.to_numpy() - period
+  phase = begin % switch_interval
+  kept = (begin >= switch_interval) & (phase + period <= switch_interval)
+  width = switch_interval / min(100, max(1, switch_interval // period))
+  parts = (phase[kept] + period / 2) // width
+  values = means[kept].groupby(parts).mean()
   return (values.index.to_numpy() + 0.5) * width, values.to_numpy()

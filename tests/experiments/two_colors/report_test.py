@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from configs.two_colors import base, schema
-from experiments.two_colors import report
+from experiments.two_colors import figures, report
 
 
 def _records(num_seeds=2, num_rows=40, steps_per_row=1_000):
@@ -55,6 +55,21 @@ def test_rows_that_a_switch_cuts_do_not_count():
   after, before = report.around_switches(records, 'entropy_weight', 10_000)
   np.testing.assert_allclose(after, [0.5, 0.5])
   np.testing.assert_allclose(before, [0.5, 0.5])
+
+
+def test_figure_leaves_out_the_first_interval_and_rows_cut_by_a_switch():
+  steps = np.arange(300, 4_001, 300)
+  begin = steps - 300
+  cut = begin // 1_000 != (steps - 1) // 1_000
+  assert cut.any()
+  # Of each row, how long after the switch it begins.
+  values = np.where(cut | (begin < 1_000), 1e6, begin % 1_000)
+  middles, means = figures.mean_interval(pd.Series(values, steps), 1_000)
+  np.testing.assert_allclose(middles, [1_000 / 6, 500, 5_000 / 6])
+  # Three parts, of the rows whose middle is 150 later and lies in them.
+  np.testing.assert_allclose(
+    means, [np.mean([100, 0]), np.mean([200, 500, 400, 300]), 650]
+  )
 
 
 def test_unfinished_interval_does_not_count():
