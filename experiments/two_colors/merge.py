@@ -118,6 +118,12 @@ def _read(folder: str) -> Part:
       f'--workdirs={folder}: its study has no report yet ({path.name}): '
       f'{error.strerror}'
     ) from error
+  others = sorted(set(seeds['agent']) - set(study.agents))
+  if others:
+    raise cli.UsageError(
+      f'--workdirs={folder}: {path.name} has {others[0]}, which is no agent of '
+      f'the study there; run it to its end for a new report'
+    )
   return Part(folder, study, seeds)
 
 

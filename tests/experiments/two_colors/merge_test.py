@@ -93,6 +93,15 @@ def test_what_does_not_go_together_is_named(fields, expected, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_a_report_of_another_study_is_named(tmp_path):
+  one = _run(tmp_path / 'one', [0.1, 0.2])
+  other = _run(tmp_path / 'other', [0.1, 0.2], seed=2)
+  another = _study(seed=2, agents={'ac_wide': schema.Agent()})
+  run_files.write_json(run_files.config(other), schema.to_dict(another))
+  with pytest.raises(cli.UsageError, match='ac_fixed, which is no agent'):
+    _merge(tmp_path / 'out', one, other)
+
+
 def test_folders_without_a_report_are_named(tmp_path):
   one = _run(tmp_path / 'one', [0.1, 0.2])
   with pytest.raises(cli.UsageError, match='two folders or more'):
