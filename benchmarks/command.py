@@ -26,6 +26,41 @@ def value(flag_values: flags.FlagValues, name: str) -> Any:
   return flag_values[name].value
 
 
+def define_out(flag_values: flags.FlagValues, name: str) -> None:
+  """Defines --out, for the file that `save` writes.
+
+  Args:
+    flag_values: gets the flag.
+    name: of that file in the folder of results, by default.
+  """
+  flags.DEFINE_string(
+    'out',
+    f'benchmarks/results/{name}',
+    'Where the results are saved.',
+    flag_values=flag_values,
+  )
+
+
+def define_windows(
+  flag_values: flags.FlagValues, seconds: float, repeats: int
+) -> None:
+  """Defines --seconds and --repeats, with these values by default."""
+  flags.DEFINE_float(
+    'seconds',
+    seconds,
+    'Length of one window.',
+    lower_bound=0.1,
+    flag_values=flag_values,
+  )
+  flags.DEFINE_integer(
+    'repeats',
+    repeats,
+    'Windows of each measurement; medians count.',
+    lower_bound=1,
+    flag_values=flag_values,
+  )
+
+
 def with_recipe(
   argv: Sequence[str], recipe: str = 'configs/atari_local.py'
 ) -> list[str]:

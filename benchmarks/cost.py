@@ -318,12 +318,7 @@ def _define_flags() -> flags.FlagValues:
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/cost.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'cost.json')
   return flag_values
 
 

@@ -89,12 +89,19 @@ class _Answers:
     self.counts = [0] * num_threads
     # Without it, all threads wait.
     self.active = threading.Event()
+    # What ended one of them.
+    self.error: Exception | None = None
 
   def rate(self, seconds: float) -> float:
-    """Waits for so long, from the next answers; returns answers/s."""
+    """Waits for so long, from the next answers; returns answers/s.
+
+    Raises:
+      FatalError: there are none.
+    """
     before = sum(self.counts)
     deadline = time.monotonic() + _FIRST_ANSWER_S
     while sum(self.counts) < before + len(self.counts):
+      self._check()
       if time.monotonic() > deadline:
         raise errors.FatalError(
           f'the server has not answered within {_FIRST_ANSWER_S:.0f} s'
@@ -102,7 +109,14 @@ class _Answers:
       time.sleep(0.01)
     before, start = sum(self.counts), time.perf_counter()
     time.sleep(seconds)
+    self._check()
     return (sum(self.counts) - before) / (time.perf_counter() - start)
+
+  def _check(self) -> None:
+    if self.error is not None:
+      raise errors.FatalError(
+        f'an actor has got no answer: {self.error}'
+      ) from self.error
 
 
 @contextlib.contextmanager
@@ -117,10 +131,13 @@ def _asking(
   stop = threading.Event()
 
   def ask(index: int) -> None:
-    while not stop.is_set():
-      answers.active.wait()
-      server.act(frames, starts)
-      answers.counts[index] += 1
+    try:
+      while not stop.is_set():
+        answers.active.wait()
+        server.act(frames, starts)
+        answers.counts[index] += 1
+    except Exception as error:
+      answers.error = error
 
   threads = [
     threading.Thread(target=ask, args=(index,), daemon=True)
@@ -225,26 +242,8 @@ def _define_flags() -> flags.FlagValues:
     'Numbers of actors.',
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
-    'seconds',
-    2.0,
-    'Length of one window.',
-    lower_bound=0.1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_integer(
-    'repeats',
-    5,
-    'Windows of each kind; medians count.',
-    lower_bound=1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/inference.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_windows(flag_values, seconds=2.0, repeats=5)
+  command.define_out(flag_values, 'inference.json')
   return flag_values
 
 

@@ -134,26 +134,8 @@ def _define_flags() -> flags.FlagValues:
     lower_bound=1.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
-    'seconds',
-    4.0,
-    'Length of one window.',
-    lower_bound=0.1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_integer(
-    'repeats',
-    3,
-    'Windows of each measurement; medians count.',
-    lower_bound=1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/links.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_windows(flag_values, seconds=4.0, repeats=3)
+  command.define_out(flag_values, 'links.json')
   return flag_values
 
 

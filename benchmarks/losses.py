@@ -191,12 +191,7 @@ def _define_flags() -> flags.FlagValues:
     lower_bound=1,
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/losses.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'losses.json')
   return flag_values
 
 

@@ -247,12 +247,7 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_integer(
     'repeats', 5, 'Turns of both.', 1, flag_values=flag_values
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/peers.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'peers.json')
   return flag_values
 
 

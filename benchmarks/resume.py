@@ -208,12 +208,7 @@ def _define_flags() -> flags.FlagValues:
     0.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/resume.json',
-    'File for the results.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'resume.json')
   return flag_values
 
 

@@ -435,26 +435,8 @@ def _define_flags() -> flags.FlagValues:
   flags.DEFINE_list(
     'paths', list(PATHS), 'What to measure.', flag_values=flag_values
   )
-  flags.DEFINE_float(
-    'seconds',
-    3.0,
-    'Length of one window.',
-    lower_bound=0.1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_integer(
-    'repeats',
-    3,
-    'Windows per way; medians count.',
-    lower_bound=1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/reverb_paths.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_windows(flag_values, seconds=3.0, repeats=3)
+  command.define_out(flag_values, 'reverb_paths.json')
   return flag_values
 
 

@@ -154,26 +154,8 @@ def _define_flags() -> flags.FlagValues:
     'What to measure; "learner" stands for all that begin with it.',
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
-    'seconds',
-    8.0,
-    'Length of one window.',
-    lower_bound=0.1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_integer(
-    'repeats',
-    3,
-    'Windows per part; the median counts.',
-    lower_bound=1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/latest.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_windows(flag_values, seconds=8.0, repeats=3)
+  command.define_out(flag_values, 'latest.json')
   flags.DEFINE_string(
     'profile',
     '',

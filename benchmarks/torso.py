@@ -194,12 +194,7 @@ def _define_flags() -> flags.FlagValues:
     lower_bound=1,
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/torso.json',
-    'Where the results are saved.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'torso.json')
   return flag_values
 
 

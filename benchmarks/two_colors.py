@@ -180,12 +180,7 @@ def _make_flags() -> flags.FlagValues:
   flags.DEFINE_integer(
     'repeats', 5, 'Of each measurement.', 1, flag_values=flag_values
   )
-  flags.DEFINE_string(
-    'out',
-    'benchmarks/results/two_colors.json',
-    'File for the results.',
-    flag_values=flag_values,
-  )
+  command.define_out(flag_values, 'two_colors.json')
   return flag_values
 
 

@@ -10,7 +10,8 @@ def read_study(flag: str, workdir: str) -> schema.Study:
   """Returns the configuration of the study in `workdir`.
 
   Raises:
-    UsageError: names the flag; the folder holds no study.
+    UsageError: names the flag; the folder holds no study that can be read.
+    ConfigError: the study has a field, or a value, that is not allowed.
   """
   path = run_files.config(workdir)
   try:
@@ -18,4 +19,8 @@ def read_study(flag: str, workdir: str) -> schema.Study:
   except OSError as error:
     raise cli.UsageError(
       f'{flag}={workdir}: holds no study: {error.strerror}'
+    ) from error
+  except json.JSONDecodeError as error:
+    raise cli.UsageError(
+      f'{flag}={workdir}: {path.name} is damaged: {error}'
     ) from error

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from benchmarks import inference
+from configs import errors
 from launch import cli
 
 SMALL = (
@@ -29,6 +30,17 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
   monkeypatch.setattr(inference, '_FIRST_ANSWER_S', 0.1)
   with pytest.raises(Exception, match='has not answered within 0 s'):
     inference._Answers(num_threads=1).rate(seconds=0.1)
+
+
+def test_a_server_that_fails_is_reported_at_once():
+  class Server:
+    def act(self, frames, starts):
+      raise RuntimeError('out of memory')
+
+  with inference._asking(Server(), None, None, num_threads=2) as answers:
+    answers.active.set()
+    with pytest.raises(errors.FatalError, match='no answer: out of memory'):
+      answers.rate(seconds=0.1)
 
 
 def test_numbers_of_actors_are_checked():

@@ -102,6 +102,15 @@ def test_a_report_of_another_study_is_named(tmp_path):
     _merge(tmp_path / 'out', one, other)
 
 
+def test_a_damaged_configuration_is_named(tmp_path):
+  one = _run(tmp_path / 'one', [0.1, 0.2])
+  other = _run(tmp_path / 'other', [0.1, 0.2], seed=2)
+  path = run_files.config(other)
+  path.write_text(path.read_text()[:-20])
+  with pytest.raises(cli.UsageError, match=r'config\.json is damaged: .*line'):
+    _merge(tmp_path / 'out', one, other)
+
+
 def test_folders_without_a_report_are_named(tmp_path):
   one = _run(tmp_path / 'one', [0.1, 0.2])
   with pytest.raises(cli.UsageError, match='two folders or more'):
