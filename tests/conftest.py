@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 
 # Begun first, or one worker would be left with them at the end.
 _LONG_FILES = ('slurm_test.py', 'meta_gradient_test.py', 'system_test.py')
@@ -15,6 +16,12 @@ os.environ.setdefault(
   '--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false '
   '--xla_cpu_parallel_codegen_split_count=1',
 )
+# The same program is compiled once, for all processes. Those of pytest-xdist
+# inherit the name.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix='bmg-tests-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 
 def pytest_collection_modifyitems(items):

@@ -29,12 +29,11 @@ def draw_returns(summary: pd.DataFrame, path: pathlib.Path) -> None:
     )
     axis = figure.add_subplot()
     places = np.arange(len(summary))
-    mean = summary['return_mean']
+    mean = summary['return_mean'].to_numpy()
     # A single seed has no interval.
-    errors = [
-      (mean - summary['return_low']).fillna(0.0),
-      (summary['return_high'] - mean).fillna(0.0),
-    ]
+    errors = np.nan_to_num(
+      [mean - summary['return_low'], summary['return_high'] - mean]
+    )
     axis.barh(
       places, mean, xerr=errors, color=figure_style.COLORS[0], label='here'
     )

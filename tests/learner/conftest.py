@@ -1,6 +1,5 @@
 import subprocess
 
-import jax
 import pytest
 
 
@@ -18,19 +17,3 @@ def small_disk(tmp_path):
     pytest.skip('mounting a tmpfs is not permitted here')
   yield directory
   subprocess.run(['umount', '--lazy', str(directory)], check=True, timeout=10)
-
-
-@pytest.fixture
-def compilation_cache(tmp_path_factory):
-  """Lets learners of one configuration share a compiled step."""
-  path = tmp_path_factory.getbasetemp() / 'compilation_cache'
-  settings = {
-    'jax_compilation_cache_dir': str(path),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)

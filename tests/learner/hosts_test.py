@@ -38,17 +38,15 @@ _BMG = {'meta': {'mode': 'bmg', 'bootstrap_length': 3, 'bootstrap_batch': 4}}
 
 
 @pytest.fixture
-def team(tmp_path, tmp_path_factory):
+def team(tmp_path):
   """Starts and ends the processes of both hosts."""
-  cache = tmp_path_factory.getbasetemp() / 'hosts_cache'
   with contextlib.ExitStack() as stack:
-    yield _Team(tmp_path, cache, stack)
+    yield _Team(tmp_path, stack)
 
 
 class _Team:
-  def __init__(self, workdir, cache, stack):
+  def __init__(self, workdir, stack):
     self.workdir = workdir
-    self._cache = cache
     self._stack = stack
     self._processes = {}
 
@@ -71,8 +69,6 @@ class _Team:
       env=os.environ
       | {
         'XLA_FLAGS': flags + '2',
-        'JAX_COMPILATION_CACHE_DIR': str(self._cache),
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         # As in a run.
         'PYTHONFAULTHANDLER': '1',
       },

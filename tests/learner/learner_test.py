@@ -14,8 +14,6 @@ from learner import checkpoints, training
 from learner import learner as learner_lib
 from tests.learner import fakes
 
-pytestmark = pytest.mark.usefixtures('compilation_cache')
-
 _FRAMES_PER_UPDATE = 32
 
 

@@ -123,7 +123,7 @@ def test_agent_goes_on_from_the_targets_learned_updates():
   agent, state = _begin(config)
   parts = actor_critic.make_parts(config, _WORLD)
   expected, _ = engine.apply_updates(
-    parts.update, state.agent, state.meta.params, [None] * 3
+    jax.jit(parts.update), state.agent, state.meta.params, [None] * 3
   )
   after = jax.jit(agent.step)(state)[0].agent
   jax.tree.map(
@@ -148,11 +148,12 @@ def test_bmg_meta_gradient_against_central_differences(inner_updates, length):
     agent, state = _begin(config, seed=3)
     parts = actor_critic.make_parts(config, _WORLD)
     inner = [None] * inner_updates
+    update = jax.jit(parts.update)
 
     # The target, with the last update written out: entropy weight 0, on the
     # rollout that nothing has learned from yet.
     run = lambda updates: engine.apply_updates(
-      parts.update, state.agent, state.meta.params, [None] * updates
+      update, state.agent, state.meta.params, [None] * updates
     )[0]
     last = run(inner_updates + length - 1)
     rollout = last.opt_state.rollout
