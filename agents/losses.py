@@ -80,9 +80,10 @@ def actor_critic_loss(
   Per state, with rho_t, v_t and q_t from leaky V-trace,
 
     policy_weight * -rho_t log pi(a_t|s_t) (q_t - V_t)
-    + entropy_weight * sum_a pi log pi + value_weight * 1/2 (v_t - V_t)^2,
+    + entropy_weight * sum_a pi log pi + value_weight * 1/2 (v_t - V_t)^2
 
-  or nothing at all where pi has left LASER's trust region.
+  (the 1/2 only with `config.half_value_loss`), or nothing at all where pi has
+  left LASER's trust region.
 
   The agent's update is the gradient in `output` alone. Targets, advantages and
   importance weights are made of `frozen_output`, which has the same value: they
@@ -155,7 +156,8 @@ def actor_critic_loss(
     return total / losses.size if config.reduction == 'mean' else total
 
   policy = reduce(-returns.rhos * log_probs * advantages)
-  value = reduce(0.5 * jnp.square(returns.targets - values))
+  squares = jnp.square(returns.targets - values)
+  value = reduce(0.5 * squares if config.half_value_loss else squares)
   entropy = reduce(entropies)
   total = (
     hypers.policy_weight * policy

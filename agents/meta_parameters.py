@@ -33,6 +33,9 @@ class Parametrization(NamedTuple):
   # (meta-parameters, context [C] or None) -> hypers, float [H] each; those that
   # are not learned have their fixed value.
   hypers: Callable[[MetaParams, jax.Array | None], types.Hypers]
+  # (meta-parameters, context [C] or None) -> how far each learned logit is from
+  # where it started, {name: float [H]}.
+  travel: Callable[[MetaParams, jax.Array | None], dict[str, jax.Array]]
 
 
 class Logits(NamedTuple):
@@ -64,6 +67,10 @@ def make_parametrization(
     hypers=lambda meta_params, context: _hypers(
       logits.apply(meta_params, context), config.parameters, num_heads
     ),
+    travel=lambda meta_params, context: {
+      name: logit - initial[name]
+      for name, logit in logits.apply(meta_params, context).items()
+    },
   )
 
 

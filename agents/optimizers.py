@@ -32,24 +32,30 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def make_optimizer(
-  config: schema.Optimizer, total_updates: int
+  config: schema.Optimizer,
+  total_updates: int,
+  differentiate_second_moments: bool = True,
 ) -> optax.GradientTransformation:
   """Returns the agent's optimiser: clip, scale, step, anneal.
-
-  The second moment of RMSProp and Adam is differentiated with the rest: the
-  update that the agent makes is the update that the meta-gradient sees.
 
   Args:
     config: which optimiser and its settings.
     total_updates: after so many updates a linear schedule reaches 0.
+    differentiate_second_moments: whether those of RMSProp and Adam are
+      differentiated with the rest, so that the meta-gradient is that of the
+      update which the agent makes. If not, they are constants of it, as in
+      DeepMind's disco_rl. The update itself is the same.
   """
   if config.schedule == 'linear':
     schedule = optax.linear_schedule(config.learning_rate, 0.0, total_updates)
   else:
     schedule = optax.constant_schedule(config.learning_rate)
+  scale = _scale(config)
+  if not differentiate_second_moments:
+    scale = _constant_second_moments(config, scale)
   return optax.chain(
     clip_by_global_norm(config.max_grad_norm),
-    _scale(config),
+    scale,
     optax.scale_by_learning_rate(schedule),
   )
 
@@ -70,13 +76,18 @@ def make_target_optimizer(
   )
 
 
-def make_meta_optimizer(config: schema.Meta) -> optax.GradientTransformation:
-  """Returns the meta-optimiser: clip, then Adam (paper, appendix C)."""
+def make_meta_optimizer(
+  config: schema.Meta, learning_rate: float
+) -> optax.GradientTransformation:
+  """Returns the meta-optimiser: clip, then Adam (paper, appendix C).
+
+  Args:
+    config: its settings.
+    learning_rate: from `schema.Config.meta_learning_rate`.
+  """
   return optax.chain(
     clip_by_global_norm(config.max_grad_norm),
-    optax.adam(
-      config.learning_rate, config.beta1, config.beta2, config.epsilon
-    ),
+    optax.adam(learning_rate, config.beta1, config.beta2, config.epsilon),
   )
 
 
@@ -90,3 +101,37 @@ def _scale(
       config.beta1, config.beta2, config.epsilon, eps_root=config.epsilon**2
     )
   return optax.identity()
+
+
+def _constant_second_moments(
+  config: schema.Optimizer, scale: optax.GradientTransformation
+) -> optax.GradientTransformation:
+  """Returns `scale`, RMSProp's or Adam's, with constant second moments.
+
+  The updates and the state are the same. Their derivatives take the second
+  moments for constants.
+  """
+  if config.name == 'sgd':
+    return scale
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    _, new = scale.update(*jax.lax.stop_gradient((updates, state)), params)
+    if config.name == 'rmsprop':
+      steps = jax.tree.map(
+        lambda g, nu: g * jax.lax.rsqrt(nu + config.epsilon), updates, new.nu
+      )
+      return steps, new
+    mu = optax.tree.update_moment(updates, state.mu, config.beta1, 1)
+    root_epsilon = config.epsilon**2
+    steps = jax.tree.map(
+      lambda m, nu: m / (jnp.sqrt(nu + root_epsilon) + config.epsilon),
+      optax.tree.bias_correction(mu, config.beta1, new.count),
+      optax.tree.bias_correction(new.nu, config.beta2, new.count),
+    )
+    return steps, new._replace(mu=mu)
+
+  return optax.GradientTransformation(scale.init, update)

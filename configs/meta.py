@@ -182,10 +182,19 @@ class Meta:
   # Match in every n-th state of an unroll only; more than 1 is a cheaper
   # departure from the paper.
   matching_stride: int = 1
+  # Mean or sum of the distances over the states that are matched in.
+  matching_reduction: str = 'mean'
+  # Whether the meta-gradient passes through the second moments of the agent's
+  # optimiser, or takes them for constants.
+  differentiate_second_moments: bool = True
   # Weight of KL(new policy || old policy) in the outer loss of mode=mg. The
   # STACX paper has 1; BMG's list of settings does not have it.
   outer_kl_weight: float = 0.0
   learning_rate: float = 1e-3
+  # If positive, replaces the learning rate by one for the run's length: a
+  # logit moves so far in the whole run if it always takes the meta-optimiser's
+  # nominal step in one direction. The paper's 1e-3 in 416,667 updates is 417.
+  nominal_travel: float = 0.0
   beta1: float = 0.9
   beta2: float = 0.999
   epsilon: float = 1e-4
@@ -197,6 +206,9 @@ class Meta:
     checks.check_choice('meta.mode', self.mode, ('bmg', 'mg', 'none'))
     checks.check_choice('meta.target', self.target, TARGETS)
     checks.check_choice('meta.target_data', self.target_data, TARGET_DATA)
+    checks.check_choice(
+      'meta.matching_reduction', self.matching_reduction, ('mean', 'sum')
+    )
     _check_matching(self.matching)
     group = checks.GroupChecker('meta', self)
     group.at_least(
@@ -212,6 +224,7 @@ class Meta:
       'policy_matching_weight',
       'value_matching_weight',
       'outer_kl_weight',
+      'nominal_travel',
     )
     group.positive('learning_rate', 'epsilon', 'max_grad_norm')
     group.in_unit_interval('beta1', 'beta2')

@@ -151,6 +151,14 @@ class Config:
     """Inner updates in the whole run."""
     return -(-self.num_frames // self.frames_per_update)
 
+  @property
+  def meta_learning_rate(self) -> float:
+    """Logits that the meta-optimiser moves at most, about, in one step."""
+    if not self.meta.nominal_travel:
+      return self.meta.learning_rate
+    meta_updates = -(-self.total_updates // self.meta.updates_per_step)
+    return self.meta.nominal_travel / meta_updates
+
 
 def from_config_dict(
   config_dict: Mapping[str, Any] | ml_collections.ConfigDict,

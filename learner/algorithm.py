@@ -64,7 +64,11 @@ def make_learning(config: schema.Config, network: hk.Transformed) -> Learning:
     meta, config.agent.num_heads, context_size
   )
   objectives = objectives_lib.make_objectives(config, network, parametrization)
-  optimizer = optimizers.make_optimizer(config.optimizer, config.total_updates)
+  optimizer = optimizers.make_optimizer(
+    config.optimizer,
+    config.total_updates,
+    meta.differentiate_second_moments,
+  )
   fixed_update = engine.gradient_update(objectives.fixed_loss, optimizer)
   update = engine.gradient_update(
     objectives.inner_loss, optimizer, rematerialize=meta.inner_updates > 1
@@ -72,7 +76,7 @@ def make_learning(config: schema.Config, network: hk.Transformed) -> Learning:
   learner = engine.meta_learner(
     update,
     _make_outer_loss(config, objectives, update, optimizer),
-    optimizers.make_meta_optimizer(meta),
+    optimizers.make_meta_optimizer(meta, config.meta_learning_rate),
   )
 
   def init(rng: jax.Array, image: np.ndarray) -> TrainingState:
@@ -107,6 +111,14 @@ def make_learning(config: schema.Config, network: hk.Transformed) -> Learning:
     )
     output = learner.step(agent, state.meta, meta_data)
     metrics = metrics_lib.meta_metrics(output, state.meta_gradient, meta.mode)
+    metrics |= metrics_lib.travel_metrics(
+      lambda meta_params: parametrization.travel(
+        meta_params, meta_data.final.context
+      ),
+      state.meta.params,
+      output.meta_update,
+      config.meta_learning_rate,
+    )
     state = state._replace(
       params=output.agent.params,
       opt_state=output.agent.opt_state,

@@ -121,8 +121,9 @@ class MetaStepOutput(NamedTuple):
   # The agent's next state: x^(K), or beyond.
   agent: AgentState
   meta: MetaState
-  # Of the meta-gradient, before the meta-optimiser clips it.
+  # Before the meta-optimiser clips it, and the step that it makes of it.
   meta_gradient: PyTree
+  meta_update: PyTree
   outer_loss: jax.Array
   # Auxiliary outputs of the agent's updates (a list) and of the outer loss.
   agent_aux: Sequence[PyTree]
@@ -405,6 +406,7 @@ def meta_learner(
         optax.apply_updates(meta.params, steps), opt_state, result.state
       ),
       meta_gradient=grads,
+      meta_update=steps,
       outer_loss=loss,
       agent_aux=[*aux, *result.agent_aux],
       outer_aux=result.aux,

@@ -2,7 +2,9 @@
 
 Flennerhag et al. (2022), sections 3 and 5.2. The target comes first; gradients
 flow into the second argument alone. A function of one's own needs no
-registration: `meta.matching = 'package.module:function'` names it.
+registration: `meta.matching = 'package.module:function'` names it. Those here
+take the mean or the sum over states, as `meta.matching_reduction` says; the
+paper does not say which it takes.
 """
 
 import importlib
@@ -33,15 +35,15 @@ MatchingFunction = Callable[[Point, Point, schema.Meta], jax.Array]
 
 
 def kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
-  """Returns the weighted mean KL(target policy || policy), the paper's KL."""
+  """Returns the weighted KL(target policy || policy), the paper's KL."""
   divergences = losses.kl_divergence(target.output.logits, point.output.logits)
-  return config.policy_matching_weight * jnp.mean(divergences)
+  return config.policy_matching_weight * _reduce(divergences, config)
 
 
 def reverse_kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
-  """Returns the weighted mean KL(policy || target policy)."""
+  """Returns the weighted KL(policy || target policy)."""
   divergences = losses.kl_divergence(point.output.logits, target.output.logits)
-  return config.policy_matching_weight * jnp.mean(divergences)
+  return config.policy_matching_weight * _reduce(divergences, config)
 
 
 def symmetric_kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
@@ -50,9 +52,9 @@ def symmetric_kl(target: Point, point: Point, config: schema.Meta) -> jax.Array:
 
 
 def value(target: Point, point: Point, config: schema.Meta) -> jax.Array:
-  """Returns the weighted mean squared difference of values, the paper's V."""
+  """Returns the weighted squared difference of values, the paper's V."""
   squares = jnp.square(target.output.values - point.output.values)
-  return config.value_matching_weight * jnp.mean(squares)
+  return config.value_matching_weight * _reduce(squares, config)
 
 
 def kl_value(target: Point, point: Point, config: schema.Meta) -> jax.Array:
@@ -67,6 +69,11 @@ def l2(target: Point, point: Point, config: schema.Meta) -> jax.Array:
     lambda a, b: jnp.sum(jnp.square(a - b)), target.params, point.params
   )
   return sum(jax.tree.leaves(squares), start=jnp.zeros(()))
+
+
+def _reduce(distances: jax.Array, config: schema.Meta) -> jax.Array:
+  """Mean or sum over states."""
+  return getattr(jnp, config.matching_reduction)(distances)
 
 
 _FUNCTIONS: Mapping[str, MatchingFunction] = {

@@ -1,6 +1,6 @@
 """What the training step reports of itself, as scalars by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,15 +31,48 @@ def agent_metrics(aux: engine.UpdateAux) -> Metrics:
 
 def hyper_metrics(hypers: types.Hypers, learned: Sequence[str]) -> Metrics:
   """Each hyper-parameter, the main head's under its plain name."""
-  metrics = {}
+  metrics: Metrics = {}
   for name, value in hypers._asdict().items():
     if name == 'cut_leak' and name not in learned:
       continue  # It is the leak.
-    by_head = jnp.atleast_1d(jnp.asarray(value, jnp.float32))
-    metrics[f'meta/{name}'] = by_head[0]
-    for head in range(1, len(by_head)):
-      metrics[f'meta/{name}_aux{head}'] = by_head[head]
+    metrics |= _by_head(f'meta/{name}', value)
   return metrics
+
+
+def travel_metrics(
+  travel: Callable[[PyTree], Mapping[str, jax.Array]],
+  meta_params: PyTree,
+  meta_update: PyTree,
+  learning_rate: float,
+) -> Metrics:
+  """How far each logit has come, and what share of a step it gets.
+
+  The share is that of the meta-optimiser's nominal step, its learning rate,
+  which Adam takes where all meta-gradients agree and none is small beside its
+  epsilon. A share of nearly 0 all along means that nothing is learned.
+
+  Args:
+    travel: (meta-parameters) -> each logit's distance from its start, {name:
+      float [H]}.
+    meta_params: before the step.
+    meta_update: the step.
+    learning_rate: of the meta-optimiser.
+  """
+  distances, steps = jax.jvp(travel, (meta_params,), (meta_update,))
+  metrics: Metrics = {}
+  for name, distance in distances.items():
+    metrics |= _by_head(f'travel/{name}', distance)
+    metrics |= _by_head(f'step/{name}', jnp.abs(steps[name]) / learning_rate)
+  return metrics
+
+
+def _by_head(name: str, values: jax.Array | float) -> Metrics:
+  """The main head's value under the plain name, then the auxiliary ones'."""
+  by_head = jnp.atleast_1d(jnp.asarray(values, jnp.float32))
+  return {
+    f'{name}_aux{head}' if head else name: value
+    for head, value in enumerate(by_head)
+  }
 
 
 def meta_metrics(

@@ -128,6 +128,20 @@ def test_terms(returns, threshold, advantage, reduction, entropy_on_replay):
   assert (0.2 < terms.rejected < 0.8) == (threshold > 0)
 
 
+def test_the_value_loss_without_its_half():
+  batch = _random_batch()
+  halved, whole = (
+    losses.actor_critic_loss(
+      batch[0], *batch, _HYPERS, schema.Loss(half_value_loss=half)
+    )
+    for half in (True, False)
+  )
+  np.testing.assert_allclose(whole.value, 2 * halved.value, rtol=1e-6)
+  np.testing.assert_allclose(
+    whole.total - halved.total, 0.3 * halved.value, rtol=1e-3
+  )
+
+
 def test_one_state_by_hand():
   # pi is uniform over two actions and mu = (4/5, 1/5): e = 5/2 for action 1.
   # leak = 1: rho = 1, q = 3 + 0.5 * 2 = 4 and v = 1 + (4 - 1) = 4.

@@ -141,8 +141,8 @@ def test_a_targets_derivative_is_finite_too(name, max_grad_norm, gradient):
 
 
 def test_the_meta_optimizer_clips_then_takes_an_adam_step():
-  config = schema.Meta(learning_rate=0.1, max_grad_norm=0.3, epsilon=0.2)
-  optimizer = optimizers.make_meta_optimizer(config)
+  config = schema.Meta(max_grad_norm=0.3, epsilon=0.2)
+  optimizer = optimizers.make_meta_optimizer(config, 0.1)
   params = {'a': jnp.zeros(()), 'b': jnp.zeros(())}
   updates, _ = optimizer.update(
     {'a': jnp.array(3.0), 'b': jnp.array(-4.0)}, optimizer.init(params), params
@@ -164,3 +164,60 @@ def test_a_target_clips_the_gradient_not_the_step():
   clipped = np.array([0.3, -0.4])
   expected = -0.1 * clipped / np.sqrt(0.01 * clipped**2 + 0.01)
   np.testing.assert_allclose(update, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['rmsprop', 'adam', 'sgd'])
+def test_constant_second_moments_change_no_step(name):
+  config = schema.Optimizer(name=name, learning_rate=0.1, max_grad_norm=1.0)
+  stopped, whole = (
+    optimizers.make_optimizer(config, 10, differentiate)
+    for differentiate in (False, True)
+  )
+  np.testing.assert_allclose(_steps(stopped), _steps(whole), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    # -0.1 / sqrt(nu), with nu = 0.9 * 0.25 + 0.1 * 2^2.
+    ('rmsprop', -0.1 / np.sqrt(0.625 + 1e-6)),
+    # Both moments of the second step are divided by 1 - beta^2.
+    (
+      'adam',
+      -0.1
+      * (0.1 / (1 - 0.9**2))
+      / (np.sqrt((0.999 * 0.25 + 0.001 * 4) / (1 - 0.999**2)) + 1e-6),
+    ),
+  ],
+)
+def test_constant_second_moments_have_no_derivative(name, expected):
+  config = schema.Optimizer(
+    name=name,
+    schedule='constant',
+    learning_rate=0.1,
+    max_grad_norm=1e6,
+    decay=0.9,
+    epsilon=1e-6,
+  )
+  optimizer = optimizers.make_optimizer(config, 10, False)
+  clip, scale, rate = optimizer.init(jnp.zeros(()))
+  scale = scale._replace(nu=jnp.array(0.25))
+  if name == 'adam':
+    scale = scale._replace(count=jnp.array(1), mu=jnp.array(0.3))
+
+  def step(gradient):
+    return optimizer.update(gradient, (clip, scale, rate))[0]
+
+  np.testing.assert_allclose(jax.grad(step)(2.0), expected, rtol=1e-4)
+
+
+def test_adams_first_moment_carries_derivatives_to_later_steps():
+  config = schema.Optimizer(name='adam', schedule='constant', max_grad_norm=1e6)
+  optimizer = optimizers.make_optimizer(config, 10, False)
+
+  def second_step(first_gradient):
+    _, state = optimizer.update(first_gradient, optimizer.init(jnp.ones(())))
+    return optimizer.update(jnp.array(-1.0), state)[0]
+
+  # mu = 0.09 g - 0.1, and the larger g was, the less far the step goes up.
+  assert jax.grad(second_step)(0.5) < 0.0

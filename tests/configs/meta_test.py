@@ -128,6 +128,8 @@ def test_an_unknown_choice_is_named_with_its_nearest(values, field):
     ({'bootstrap_length': 0}, 'bootstrap_length'),
     ({'bootstrap_batch': 0}, 'bootstrap_batch'),
     ({'matching_stride': 0}, 'matching_stride'),
+    ({'matching_reduction': 'max'}, 'matching_reduction'),
+    ({'nominal_travel': -1.0}, 'nominal_travel'),
     ({'outer_kl_weight': -1.0}, 'outer_kl_weight'),
     ({'target_optimizer': {'max_grad_norm': -0.1}}, 'target_optimizer.max'),
     ({'target_optimizer': {'learning_rate': 0}}, 'target_optimizer.learning'),

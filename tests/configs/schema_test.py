@@ -180,3 +180,20 @@ def test_a_whole_number_will_do_for_a_float():
 )
 def test_a_value_that_does_not_fit_is_named(values, expected):
   assert f'config.{expected}' in _error(**values)
+
+
+def test_a_meta_learning_rate_for_the_runs_length():
+  # 480 frames per update, 4 updates per meta-update: 100 meta-updates.
+  meta = {
+    'updates_between': 3,
+    'learning_rate': 0.5,
+    'nominal_travel': 50.0,
+  }
+  config = schema.from_config_dict({'num_frames': 480 * 400, 'meta': meta})
+  assert config.meta_learning_rate == 0.5
+  meta['nominal_travel'] = 20.0
+  config = schema.from_config_dict({'num_frames': 480 * 400, 'meta': meta})
+  assert config.meta_learning_rate == 0.2
+  meta['nominal_travel'] = 0.0
+  config = schema.from_config_dict({'num_frames': 480 * 400, 'meta': meta})
+  assert config.meta_learning_rate == 0.5

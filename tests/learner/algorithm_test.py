@@ -281,11 +281,13 @@ def test_the_state_keeps_its_types(meta):
 def test_the_auxiliary_heads_hypers_have_names_of_their_own():
   run = _Run()
   _, metrics = run.step(run.state, algorithm.StepData(_batches(0, 1), []))
-  parameters = {
-    name.removeprefix('meta/') for name in metrics if 'weight' in name
-  }
   weights = {f'{term}_weight' for term in ('policy', 'value', 'entropy')}
-  assert parameters == weights | {f'{name}_aux1' for name in weights}
+  weights |= {f'{name}_aux1' for name in weights}
+  for group in ('meta', 'travel', 'step'):
+    names = {name for name in metrics if name.startswith(f'{group}/')}
+    assert {name for name in names if 'weight' in name} == {
+      f'{group}/{name}' for name in weights
+    }
   for name in losses.HeadTerms._fields:
     assert f'loss/{name}' in metrics
 
@@ -301,3 +303,44 @@ def test_the_rate_of_rejection_is_that_of_the_trust_region():
     run.state, algorithm.StepData(_batches(0, 1), [])
   )
   assert metrics['loss/rejected'] == 0.0
+
+
+def test_travel_and_the_share_of_a_step_are_reported():
+  # Adam's first step is nominal unless epsilon is large beside the gradient.
+  with enable_x64():
+    run = _Run(learning_rate=0.1, epsilon=1e-12)
+    state, metrics = run.step(run.state, algorithm.StepData(_batches(0, 1), []))
+    assert metrics['travel/discount'] == 0.0
+    for name in ('discount', 'discount_aux1', 'entropy_weight'):
+      np.testing.assert_allclose(metrics[f'step/{name}'], 1.0, rtol=1e-5)
+    _, metrics = run.step(state, algorithm.StepData(_batches(1, 1), []))
+    travel = state.meta.params['discount'] - run.state.meta.params['discount']
+    np.testing.assert_allclose(metrics['travel/discount'], travel[0], rtol=1e-6)
+    np.testing.assert_allclose(abs(travel), 0.1, rtol=1e-5)
+    dead = _Run(learning_rate=0.1, epsilon=1e3)
+    _, metrics = dead.step(dead.state, algorithm.StepData(_batches(0, 1), []))
+    assert 0.0 < metrics['step/discount'] < 1e-4
+
+
+def test_a_meta_networks_travel_is_that_of_its_logits():
+  with enable_x64():
+    run = _Run(
+      context=schema.Context(('reward',), length=2), learning_rate=0.01
+    )
+    state = run.state
+    for index in range(3):
+      before = state
+      state, metrics = run.step(
+        state, algorithm.StepData(_batches(index, 1), [])
+      )
+    context = jnp.tanh(
+      before.context.history
+      / jnp.sqrt(before.context.mean_square / before.context.weight + 1e-8)
+    ).reshape(-1)
+    hypers = run.parametrization.hypers(before.meta.params, context)
+    value, start = hypers.discount[0], 0.7
+    np.testing.assert_allclose(
+      metrics['travel/discount'],
+      jnp.log(value / (1 - value)) - np.log(start / (1 - start)),
+      rtol=1e-5,
+    )

@@ -1,5 +1,7 @@
 """Matching functions against NumPy, and how they are named."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,6 +44,17 @@ _VALUE = (0.5**2 + 2.0**2) / 2
 def test_by_hand(name, expected):
   distance = matching.get_function(name)(_TARGET, _POINT, _META)
   np.testing.assert_allclose(distance, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', sorted(set(MATCHING) - {'l2'}))
+def test_a_sum_over_states_is_their_number_times_the_mean(name):
+  function = matching.get_function(name)
+  total = dataclasses.replace(_META, matching_reduction='sum')
+  np.testing.assert_allclose(
+    function(_TARGET, _POINT, total),
+    2 * function(_TARGET, _POINT, _META),
+    rtol=1e-6,
+  )
 
 
 @pytest.mark.parametrize('name', MATCHING)
