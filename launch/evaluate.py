@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags, logging
 
 from configs import checks, schema
-from launch import cli, plan, resources, run_files
+from launch import cli, plan, resources, run_folder
 
 _CHECKPOINTS = ('latest', 'best')
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
   flag_values = _define_flags()
   cli.parse(flag_values, argv)
   args: dict[str, Any] = {name: flag_values[name].value for name in flag_values}
-  config = _read_config(args['workdir'])
+  config = run_folder.read_config(args['workdir'])
   _check(args)
   # Only now, since JAX reads its settings when it is imported.
   os.environ.update(
@@ -130,18 +130,6 @@ def _define_flags() -> flags.FlagValues:
     flag_values=flag_values,
   )
   return flag_values
-
-
-def _read_config(workdir: str | None) -> schema.Config:
-  if workdir is None:
-    raise cli.UsageError('--workdir is missing: the folder of a run')
-  path = run_files.config(workdir)
-  values = run_files.read_json(path)
-  if not isinstance(values, dict):
-    raise cli.UsageError(
-      f'--workdir={workdir}: is not the folder of a run, {path} cannot be read'
-    )
-  return schema.from_config_dict(values)
 
 
 def _check(args: dict[str, Any]) -> None:

@@ -85,6 +85,24 @@ def prepare(
   return [f'{field}: {old} -> {new}' for field, old, new in changes]
 
 
+def read_config(workdir: str | None) -> schema.Config:
+  """Returns the configuration of the run that --workdir names.
+
+  Raises:
+    UsageError: it is missing, or not the folder of a run.
+    ConfigError: the configuration is not one of this version.
+  """
+  if workdir is None:
+    raise cli.UsageError('--workdir is missing: the folder of a run')
+  path = run_files.config(workdir)
+  values = run_files.read_json(path)
+  if not isinstance(values, dict):
+    raise cli.UsageError(
+      f'--workdir={workdir}: is not the folder of a run, {path} cannot be read'
+    )
+  return schema.from_config_dict(values)
+
+
 def _has_checkpoints(workdir: str) -> bool:
   folder = pathlib.Path(workdir, 'checkpoints')
   return folder.is_dir() and any(folder.iterdir())

@@ -250,14 +250,7 @@ def load_params(
   Raises:
     FatalError: there is none.
   """
-  options = ocp.CheckpointManagerOptions(
-    read_only=True, create=False, lightweight_initialize=True
-  )
-  if not os.path.isdir(directory):
-    raise errors.FatalError(f'there is no checkpoint folder {directory}')
-  # Orbax reads nothing by a relative path.
-  path = os.path.abspath(directory)
-  with ocp.CheckpointManager(path, options=options) as manager:
+  with _open_read_only(directory) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
       raise errors.FatalError(f'there is no checkpoint in {directory} yet')
@@ -272,6 +265,46 @@ def load_params(
         continue
       return state['params'], record['counters']
   raise errors.FatalError(f'no checkpoint in {directory} can be read')
+
+
+def saved_updates(directory: str) -> list[int]:
+  """Returns the numbers of updates that there are checkpoints of, ascending.
+
+  Raises:
+    FatalError: there is no such folder.
+  """
+  with _open_read_only(directory) as manager:
+    return sorted(manager.all_steps())
+
+
+def load_state(
+  directory: str, step: int, template: Any
+) -> tuple[Any, dict[str, Any]]:
+  """Reads the state of one checkpoint, and its counters, as `restore` does.
+
+  A running learner is not disturbed.
+
+  Raises:
+    FatalError: there is no such checkpoint, or it is damaged.
+  """
+  with _open_read_only(directory) as manager:
+    try:
+      record = _read_record(manager, step)
+      return _read_state(manager, step, record, template), record['counters']
+    except _UnreadableError as error:
+      raise errors.FatalError(
+        f'checkpoint {step} in {directory} cannot be read: {error}'
+      ) from error
+
+
+def _open_read_only(directory: str) -> ocp.CheckpointManager:
+  options = ocp.CheckpointManagerOptions(
+    read_only=True, create=False, lightweight_initialize=True
+  )
+  if not os.path.isdir(directory):
+    raise errors.FatalError(f'there is no checkpoint folder {directory}')
+  # Orbax reads nothing by a relative path.
+  return ocp.CheckpointManager(os.path.abspath(directory), options=options)
 
 
 @dataclasses.dataclass
