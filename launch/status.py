@@ -18,12 +18,21 @@ from rich.live import Live
 from rich.text import Text
 
 from configs import schema
-from evaluation import numbers
+from evaluation import numbers, travel
 from launch import formatting, plan, run_files
 
 _REDRAW_S = 0.5
 _TAIL_BYTES = 65_536
 _MAX_NAMED = 4
+_WIDTH = 100
+# What is recorded beside the meta-parameters, under the same prefix.
+_META_MEASURES = {
+  'meta/grad_norm': 'meta grad',
+  'meta/grad_cosine': 'cosine',
+  'meta/matching_loss': 'matching',
+  'meta/outer_loss': 'outer loss',
+  'meta/kl': 'KL',
+}
 
 Row = Mapping[str, Any]
 
@@ -103,10 +112,11 @@ class Display:
       for node in self._nodes
     }
     folder = pathlib.Path(self._workdir)
+    row = last_row(folder / 'learner.jsonl')
+    meta_lines = live_meta_lines if self._live is not None else short_meta_lines
     return [
-      *training_lines(
-        last_row(folder / 'learner.jsonl'), self._config.num_frames
-      ),
+      *training_lines(row, self._config.num_frames),
+      *meta_lines(row),
       *evaluation_lines(last_row(folder / 'evaluation.jsonl')),
       *health_lines(states),
     ]
@@ -155,30 +165,108 @@ def training_lines(row: Row | None, total_frames: int) -> list[str]:
     f'rejected {values("loss/rejected", formatting.percent)}  '
     f'grad {values("grad_norm")}'
   )
-  return [progress, system, losses, *_meta_line(row, values)]
+  return [progress, system, losses]
 
 
-def _meta_line(row: Row, values: '_Values') -> list[str]:
-  measures = {
-    'meta/grad_norm': 'meta grad',
-    'meta/grad_cosine': 'cosine',
-    'meta/matching_loss': 'matching',
-    'meta/outer_loss': 'outer loss',
-    'meta/kl': 'KL',
-  }
-  parameters = [
-    f'{name.removeprefix("meta/")} {values(name)}'
+def live_meta_lines(row: Row | None) -> list[str]:
+  """The main head's meta-parameters as a table, and the meta-gradient.
+
+  [] before the first row, or if it has neither.
+  """
+  if row is None:
+    return []
+  values = _Values(row)
+  names = _parameters(row)
+  learned = [name for name in names if f'travel/{name}' in row]
+  lines = []
+  if learned:
+    lines.append(
+      'meta-parameters (logits moved since the start, '
+      'last step as a share of the learning rate):'
+    )
+  elif names:
+    lines.append('meta-parameters:')
+  lines += _columns(
+    [_meta_cell(name, values, name in learned) for name in names]
+  )
+  still = [name for name in learned if _hardly_moves(name, values)]
+  if still:
+    named = 'all of them' if still == learned else ', '.join(still)
+    lines.append(f'  hardly moving: {named} (meta.epsilon too large?)')
+  return [*lines, *_meta_gradient(row, values)]
+
+
+def short_meta_lines(row: Row | None) -> list[str]:
+  """The same without the steps, to be put on one line."""
+  if row is None:
+    return []
+  values = _Values(row)
+  names = _parameters(row)
+  learned = [name for name in names if f'travel/{name}' in row]
+  return [
+    *(['meta-parameters (logits moved):'] if learned else []),
+    *(
+      f'{name} {values(f"meta/{name}")}'
+      + (f' ({_travelled(name, values)})' if name in learned else '')
+      for name in names
+    ),
+    *_meta_gradient(row, values),
+  ]
+
+
+def _parameters(row: Row) -> list[str]:
+  """The names of the main head's; the auxiliary heads' are in the records."""
+  return [
+    name.removeprefix('meta/')
     for name in row
     if name.startswith('meta/')
-    and name not in measures
-    # The auxiliary heads' are in the records.
+    and name not in _META_MEASURES
     and '_aux' not in name
   ]
+
+
+def _meta_cell(name: str, values: '_Values', learned: bool) -> str:
+  cell = f'{name} {values(f"meta/{name}")}'
+  if not learned:
+    return cell
+  step = values(f'step/{name}', _small_percent)
+  return f'{cell} ({_travelled(name, values)}, step {step})'
+
+
+def _travelled(name: str, values: '_Values') -> str:
+  return values(f'travel/{name}', '{:+.2f}'.format)
+
+
+def _hardly_moves(name: str, values: '_Values') -> bool:
+  return travel.hardly_moves(
+    values.number(f'travel/{name}'),
+    values.number(f'step/{name}'),
+    values.number('num_updates'),
+  )
+
+
+def _meta_gradient(row: Row, values: '_Values') -> list[str]:
   shown = [
-    f'{label} {values(name)}' for name, label in measures.items() if name in row
+    f'{label} {values(name)}'
+    for name, label in _META_MEASURES.items()
+    if name in row
   ]
-  line = '  '.join(parameters + shown)
-  return [line] if line else []
+  return ['  '.join(shown)] if shown else []
+
+
+def _columns(cells: list[str]) -> list[str]:
+  """Puts as many cells side by side as the width holds, one below another."""
+  width = max(map(len, cells), default=0) + 2
+  count = max(1, _WIDTH // width)
+  return [
+    '  ' + ''.join(cell.ljust(width) for cell in cells[i : i + count]).rstrip()
+    for i in range(0, len(cells), count)
+  ]
+
+
+def _small_percent(value: float) -> str:
+  """0.25 -> '25 %'; 0.000123 -> '0.01 %'."""
+  return formatting.percent(value) if value >= 0.01 else f'{100 * value:.1g} %'
 
 
 def evaluation_lines(row: Row | None) -> list[str]:
@@ -230,7 +318,10 @@ class _Values:
   def __call__(
     self, name: str, form: Callable[[float], str] = '{:.4g}'.format
   ) -> str:
+    value = self.number(name)
+    return '-' if math.isnan(value) else form(value)
+
+  def number(self, name: str) -> float:
+    """The column itself; NaN for one that is missing or not a number."""
     value = self._row.get(name)
-    if not isinstance(value, int | float) or math.isnan(value):
-      return '-'
-    return form(value)
+    return value if isinstance(value, int | float) else math.nan

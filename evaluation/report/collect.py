@@ -10,12 +10,23 @@ import pandas as pd
 
 from configs import fields, schema
 from evaluation import read
+from evaluation import travel as travel_lib
 
 # What tells the runs of one label apart; in all else they should agree.
 _OWN_FIELDS = ('seed', 'env.game')
 _PARAMETERS = tuple(
   spec.name for spec in dataclasses.fields(schema.MetaParameters)
 )
+
+
+class Travel(NamedTuple):
+  """How one meta-parameter moved in a run."""
+
+  # At the end, logits from where it started.
+  travel: float
+  # Median over the rows of its steps' share of the nominal one.
+  share: float
+  hardly: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,9 @@ class Run:
   # Rows by `num_frames`, oldest first; None before the first one.
   learner: pd.DataFrame | None
   evaluation: pd.DataFrame | None
+  # Of each learned meta-parameter, as 'discount' or 'discount_aux1'; none of
+  # runs that are older than these records.
+  travels: Mapping[str, Travel]
   # What provenance.json says of each start.
   starts: Sequence[Mapping[str, Any]]
 
@@ -183,6 +197,12 @@ def _load(
         f'the configuration of {folder!r} has no field {group!r}'
       )
     label = str(value)
+  learner = _rows(folder, 'learner', 'episode_return')
+  travels: dict[str, Travel] = {}
+  if learner is not None:
+    travels = _travels(learner)
+    # Summed up, they need not be kept: 171 whole runs are gigabytes.
+    learner = learner.drop(columns=_of_parameters(learner, 'travel', 'step'))
   return Run(
     label=label,
     folder=folder,
@@ -190,26 +210,26 @@ def _load(
     seed=values['seed'],
     num_frames=values['num_frames'],
     config=config,
-    learner=_rows(folder, 'learner', 'episode_return'),
+    learner=learner,
     evaluation=_rows(folder, 'evaluation', 'mean_return'),
+    travels=travels,
     starts=read.read_starts(folder),
   )
 
 
 def _rows(folder: str, name: str, score: str) -> pd.DataFrame | None:
-  """Keeps the columns that a report needs: 171 whole runs are gigabytes."""
-  wanted = ('num_frames', score)
+  """Reads the columns that a report needs; None if there is no row yet."""
+  wanted = ('num_frames', 'num_updates', score)
   try:
     rows = read.read_records(folder, name)
   except read.NoRowsError:
     return None
-  names = [
-    column
-    for column in map(str, rows.columns)
-    if column in wanted
-    or column.removeprefix('meta/').partition('_aux')[0] in _PARAMETERS
-  ]
-  rows = rows[names].copy()
+  rows = rows[
+    [
+      *(column for column in rows.columns if column in wanted),
+      *_of_parameters(rows, 'meta', 'travel', 'step'),
+    ]
+  ].copy()
   path = os.path.join(folder, f'{name}.csv')
   for column in rows.columns:
     if not pd.api.types.is_numeric_dtype(rows[column]):
@@ -219,6 +239,31 @@ def _rows(folder: str, name: str, score: str) -> pd.DataFrame | None:
   if not rows['num_frames'].is_monotonic_increasing:
     raise read.RecordsError(f"{path!r} is damaged: 'num_frames' goes back")
   return rows
+
+
+def _of_parameters(rows: pd.DataFrame, *groups: str) -> list[str]:
+  """The columns GROUP/NAME or GROUP/NAME_aux1 of the hyper-parameters."""
+  found = []
+  for column in map(str, rows.columns):
+    group, _, name = column.partition('/')
+    if group in groups and name.partition('_aux')[0] in _PARAMETERS:
+      found.append(column)
+  return found
+
+
+def _travels(rows: pd.DataFrame) -> dict[str, Travel]:
+  found = {}
+  for column in _of_parameters(rows, 'travel'):
+    name = column.removeprefix('travel/')
+    travels = rows[column].dropna()
+    if travels.empty or not {f'step/{name}', 'num_updates'} <= {*rows.columns}:
+      continue
+    travel = float(travels.iloc[-1])
+    share = float(rows[f'step/{name}'].median())
+    num_updates = float(rows['num_updates'].iloc[-1])
+    hardly = travel_lib.hardly_moves(travel, share, num_updates)
+    found[name] = Travel(travel, share, hardly)
+  return found
 
 
 def _repeated_seeds(runs: Sequence[Run]) -> Iterator[str]:

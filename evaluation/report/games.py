@@ -1,6 +1,6 @@
 """The report's sections on single games, and on the meta-parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -100,9 +100,95 @@ def meta_parameters(
           "agent does not learn them, they are its fixed values. Each game's "
           'own are under its learning curve.'
         ),
+        *_travel_tables(runs),
       ]
     )
   return page.Section('meta', 'Meta-parameters', body)
+
+
+def _travel_tables(
+  runs: Mapping[str, Sequence[collect.Run]],
+) -> list[page.Markup]:
+  """How far the hyper-parameters came: the main head's, then the others'."""
+  main: list[Sequence[str]] = []
+  auxiliary: list[Sequence[str]] = []
+  for label, group in runs.items():
+    for column in dict.fromkeys(
+      c for run in group for c in collect.meta_columns(run)
+    ):
+      rows = auxiliary if '_aux' in column else main
+      rows.append(_travel_row(label, column, group))
+  header = (
+    '',
+    'meta-parameter',
+    'first value',
+    'last value',
+    'travel in logits',
+    'median share of the nominal step',
+    '',
+  )
+  body = [
+    page.tag('h4', 'How far they moved'),
+    page.paragraph(
+      'Means over runs; below the travel, the lowest and the highest run. '
+      'Where the share is nearly 0 %, the meta-gradient is small beside '
+      'meta.epsilon, and nothing is learned. A dash: not learned, or not '
+      'recorded. More under ',
+      page.tag('a', 'How to read the numbers', href='#conventions'),
+      '.',
+    ),
+    page.table(header, main),
+  ]
+  if auxiliary:
+    body.append(page.details('Auxiliary heads', page.table(header, auxiliary)))
+  return body
+
+
+def _travel_row(
+  label: str, column: str, runs: Sequence[collect.Run]
+) -> Sequence[str]:
+  curves = [
+    found[1] for run in runs if (found := collect.series(run.learner, column))
+  ]
+  name = column.removeprefix('meta/')
+  parameter, _, head = name.partition('_aux')
+  shown = parameter.replace('_', ' ') + (f' (head {head})' if head else '')
+  first, last = (
+    f'{np.mean([values[end] for values in curves]):.4g}' for end in (0, -1)
+  )
+  travels = [run.travels[name] for run in runs if name in run.travels]
+  if not travels:
+    return label, shown, first, last, '-', '-', ''
+  travel = [t.travel for t in travels]
+  cell: list[str] = [f'{np.mean(travel):+.3f}']
+  if len(travels) > 1:
+    ends = f'{min(travel):+.3f} to {max(travel):+.3f}'
+    cell.append(page.tag('small', ends))
+  share = float(np.mean([t.share for t in travels]))
+  return (
+    label,
+    shown,
+    first,
+    last,
+    page.join(cell),
+    _share(share),
+    _still(travels),
+  )
+
+
+def _share(value: float) -> str:
+  return '< 0.1 %' if value < 0.001 else text.percent(value)
+
+
+def _still(travels: Sequence[collect.Travel]) -> page.Markup:
+  """Marks what hardly moved, and in how many runs if not in all."""
+  still = sum(t.hardly for t in travels)
+  if not still:
+    return page.Markup('')
+  mark = 'hardly moved'
+  if still < len(travels):
+    mark += f' in {still} of {text.plural(len(travels), "run")}'
+  return page.tag('span', mark, class_='tag')
 
 
 def title(game: str) -> str:

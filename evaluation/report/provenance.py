@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation import numbers
+from evaluation import numbers, travel
 from evaluation.report import (
   collect,
   page,
@@ -86,6 +86,19 @@ def conventions() -> page.Section:
       'of Agent57 and MuZero, where random play scores 0.0 at Video Pinball; '
       'some use 16256.9. Medians and interquartile means hardly depend on it, '
       'means do: with 16256.9, published means come out up to 70 % higher.'
+    ),
+    page.paragraph(
+      'Meta-parameters: a value is learned as low + (high - low) * '
+      'sigmoid(logit). Its first and last value are those of the first and the '
+      'last row of learner.csv, means over runs. Its travel is the logit at '
+      'the end minus that at the start. The nominal step is the learning rate '
+      'of the meta-optimiser, which it takes where all meta-gradients agree '
+      'and none is small beside meta.epsilon. Each row has the share of it '
+      "that one update took; of these, the median over a run's rows, and then "
+      'the mean over runs. "Hardly moved" is what after '
+      f'{travel.ENOUGH_UPDATES:,} updates or more is less than '
+      f'{travel.LITTLE_TRAVEL} logits from where it started, with a share '
+      f'below {100 * travel.SMALL_SHARE:.0f} %.'
     ),
     page.table(
       ('column', 'source', 'how the scores were taken'),

@@ -108,6 +108,10 @@ def _game_row(score: scores.GameScore) -> Row:
   row |= _references(score.game)
   for column in dict.fromkeys(c for r in runs for c in collect.meta_columns(r)):
     row[f'last {column}'] = last_mean(runs, column)
+  for name in dict.fromkeys(name for run in runs for name in run.travels):
+    travels = [run.travels[name] for run in runs if name in run.travels]
+    row[f'last travel/{name}'] = float(np.mean([t.travel for t in travels]))
+    row[f'median step/{name}'] = float(np.mean([t.share for t in travels]))
   return row
 
 

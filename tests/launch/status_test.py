@@ -28,6 +28,13 @@ _ROW = {
   'grad_norm': 0.9,
   'meta/discount': 0.9875,
   'meta/entropy_weight': 0.0123,
+  'meta/discount_aux1': 0.8765,
+  'travel/discount': 0.4512,
+  'travel/entropy_weight': -0.0012,
+  'travel/discount_aux1': 0.0001,
+  'step/discount': 0.618,
+  'step/entropy_weight': 0.000123,
+  'step/discount_aux1': 1e-6,
   'meta/grad_norm': 3e-5,
   'meta/matching_loss': 2e-4,
   'meta/kl': 1e-4,
@@ -51,6 +58,8 @@ def _write(path, *rows):
 
 def test_the_learners_row_is_shown_whole(tmp_path):
   lines = status.training_lines(_ROW, total_frames=10_000_000)
+  lines += status.live_meta_lines(_ROW)
+  assert max(map(len, lines)) <= 100
   text = ' '.join(lines)
   for shown in (
     '2.5M frames (25.0 %)',
@@ -62,8 +71,9 @@ def test_the_learners_row_is_shown_whole(tmp_path):
     'learner 25 % actor 50 %',
     'loss 0.1 (policy 0.2 value 0.3 entropy -1.7)',
     'grad 0.9',
-    'discount 0.9875',
-    'entropy_weight 0.0123',
+    'discount 0.9875 (+0.45, step 62 %)',
+    'entropy_weight 0.0123 (-0.00, step 0.01 %)',
+    'hardly moving: entropy_weight (meta.epsilon',
     'meta grad 3e-05',
     'matching 0.0002',
     'KL 0.0001',
@@ -71,9 +81,52 @@ def test_the_learners_row_is_shown_whole(tmp_path):
     assert shown in text
 
 
+def _learned(names, travel, share, num_updates=1000):
+  row = {'num_updates': num_updates}
+  for name in names:
+    row |= {f'meta/{name}': 0.12345, f'travel/{name}': travel}
+    row[f'step/{name}'] = share
+  return row
+
+
+def test_many_meta_parameters_stand_below_each_other():
+  names = ['discount', 'trace_lambda', 'leak', 'policy_weight', 'value_weight']
+  heading, *lines = status.live_meta_lines(_learned(names, 12.345, 1.0))
+  assert max(map(len, [heading, *lines])) <= 100
+  assert len(lines) == 3
+  starts = [
+    line.index(f'{name} 0.1235 (+12.35, step 100 %)')
+    for name, line in zip(names, (x for x in lines for _ in '12'), strict=False)
+  ]
+  assert starts == [starts[0], starts[1]] * 2 + [starts[0]]
+
+
+def test_what_hardly_moves_is_named_after_a_while():
+  names = ['discount', 'leak']
+  dead = _learned(names, 0.001, 0.001)
+  (clause,) = [x for x in status.live_meta_lines(dead) if 'hardly' in x]
+  assert 'all of them' in clause
+  one = {**dead, 'step/leak': 0.5}
+  (clause,) = [x for x in status.live_meta_lines(one) if 'hardly' in x]
+  assert 'discount' in clause
+  assert 'leak' not in clause
+  young = _learned(names, 0.001, 0.001, num_updates=10)
+  assert 'hardly' not in ' '.join(status.live_meta_lines(young))
+
+
+def test_without_travel_there_are_values_alone():
+  row = {'num_updates': 1000, 'meta/discount': 0.99, 'meta/leak': 1.0}
+  assert status.live_meta_lines(row) == [
+    'meta-parameters:',
+    '  discount 0.99  leak 1',
+  ]
+  assert status.short_meta_lines(row) == ['discount 0.99', 'leak 1']
+
+
 def test_without_meta_learning_there_is_no_line_for_it():
-  row = {k: v for k, v in _ROW.items() if not k.startswith('meta/')}
-  assert len(status.training_lines(row, 10_000_000)) == 3
+  row = {'num_updates': 1000, 'loss/total': 0.1}
+  assert status.live_meta_lines(row) == []
+  assert status.short_meta_lines(row) == []
 
 
 @pytest.mark.parametrize('value', [None, float('nan')])
@@ -135,6 +188,10 @@ def test_without_a_terminal_one_line_is_printed_per_change(tmp_path):
   (line,) = output.getvalue().splitlines()
   assert 'evaluation at 2M: -10.5 +- 1.5' in line
   assert '30 %' in line
+  assert (
+    'meta-parameters (logits moved):  discount 0.9875 (+0.45)  '
+    'entropy_weight 0.0123 (-0.00)  meta grad 3e-05'
+  ) in line
   _write(tmp_path / 'learner.jsonl', _ROW, {**_ROW, 'num_frames': 3_000_000})
   display.update()
   assert len(output.getvalue().splitlines()) == 2
@@ -150,6 +207,7 @@ def test_a_terminal_is_redrawn(tmp_path):
     display.say('Stopped.')
   text = output.getvalue()
   assert '2.5M frames' in text
+  assert 'discount 0.9875 (+0.45, step 62 %)' in text
   assert '3M frames' in text
   assert 'Stopped.' in text
 

@@ -41,6 +41,23 @@ def test_only_columns_that_are_needed_are_kept(tmp_path):
   assert collect.meta_columns(run) == ['meta/discount', 'meta/discount_aux1']
 
 
+def test_travel_is_summed_up_and_not_kept(tmp_path):
+  folder = fake_runs.make(
+    tmp_path / 'a',
+    travels={
+      'discount': ([0.0, 0.1, 0.45], [1.0, 0.5, 0.6]),
+      'discount_aux1': (0.001, 1e-4),
+    },
+  )
+  run = collect.collect([folder]).runs[0]
+  assert run.travels == {
+    'discount': collect.Travel(travel=0.45, share=0.6, hardly=False),
+    'discount_aux1': collect.Travel(travel=0.001, share=1e-4, hardly=True),
+  }
+  assert not [c for c in run.learner if c.startswith(('travel/', 'step/'))]
+  assert collect.meta_columns(run) == ['meta/discount', 'meta/discount_aux1']
+
+
 def test_a_run_that_has_just_begun_is_there(tmp_path):
   header = fake_runs.make(tmp_path / 'header', returns=(), evaluations=())
   nothing = fake_runs.make(tmp_path / 'nothing', seed=2, evaluations=())

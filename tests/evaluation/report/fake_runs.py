@@ -14,9 +14,24 @@ def make(
   returns=((500, 0.0), (960, 1.0), (1000, 3.0)),
   evaluations=((1000, 8.0),),
   meta=True,
+  travels=None,
   **config,
 ):
-  """Makes a run with these (frames, training return); returns its folder."""
+  """Makes a run; returns its folder.
+
+  Args:
+    folder: where to make it.
+    game: a ROM name.
+    seed: of the run.
+    mode: of meta-learning.
+    num_frames: that it was asked for.
+    returns: (frames, training return) of each row.
+    evaluations: (frames, mean return) of each row.
+    meta: whether meta-parameters were recorded.
+    travels: {name: (travel, share of the nominal step)}, each the same in all
+      rows or one per row; after 2,000 updates.
+    **config: more of its configuration.
+  """
   folder.mkdir(parents=True)
   config = {
     'seed': seed,
@@ -38,6 +53,10 @@ def make(
     rows['meta/discount'] = 0.991
     rows['meta/discount_aux1'] = 0.95
     rows['meta/grad_norm'] = 0.5
+  for name, (travel, share) in (travels or {}).items():
+    rows['num_updates'] = 2000
+    rows[f'travel/{name}'] = travel
+    rows[f'step/{name}'] = share
   rows.to_csv(folder / 'learner.csv', index=False)
   if evaluations:
     rows = pd.DataFrame(evaluations, columns=['num_frames', 'mean_return'])

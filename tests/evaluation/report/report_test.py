@@ -194,6 +194,40 @@ def test_published_scores_alone(tmp_path, capsys):
   assert medians['Rainbow'] == 231.0
 
 
+def _table_rows(body):
+  """The cells of each row of all tables."""
+  tree = ElementTree.fromstring(f'<a>{body}</a>')
+  return [
+    [' '.join(' '.join(cell.itertext()).split()) for cell in row]
+    for row in tree.iter('tr')
+  ]
+
+
+def test_the_table_of_meta_parameters_marks_what_hardly_moved(tmp_path):
+  for seed, discount, share in ((1, 0.4, 1e-4), (2, -0.6, 0.02)):
+    fake_runs.make(
+      tmp_path / 'bmg' / str(seed),
+      seed=seed,
+      travels={'discount': (discount, 0.5), 'discount_aux1': (0.002, share)},
+    )
+  fake_runs.make(tmp_path / 'dead', travels={'discount': (0.0, 1e-6)})
+  fake_runs.make(tmp_path / 'old')
+  specs = [f'{label}={tmp_path / label}' for label in ('bmg', 'dead', 'old')]
+  found = results.compute(report.collect.collect(specs))
+  look = figures.looks(found.collection.labels)
+  body = report.games.meta_parameters(found, look).body
+  rows = {(row[0], row[1]): row[2:] for row in _table_rows(body)}
+  moved = ['0.991', '0.991', '-0.100 -0.600 to +0.400', '50.0 %', '']
+  assert rows['bmg', 'discount'] == moved
+  assert rows['bmg', 'discount (head 1)'][-1] == 'hardly moved in 1 of 2 runs'
+  assert rows['dead', 'discount'][2:] == ['+0.000', '< 0.1 %', 'hardly moved']
+  assert rows['dead', 'discount (head 1)'][2:] == ['-', '-', '']
+  assert rows['old', 'discount'] == ['0.991', '0.991', '-', '-', '']
+  games = list(csv.DictReader(io.StringIO(report.tables.games(found))))
+  assert [row['last travel/discount'] for row in games] == ['-0.1', '0', '']
+  assert [row['median step/discount'] for row in games] == ['0.5', '1e-06', '']
+
+
 def test_numbers_on_axes_are_not_shortened(tmp_path):
   folder = fake_runs.make(tmp_path / 'a')
   run = report.collect.collect([folder]).runs[0]
