@@ -1,7 +1,7 @@
 """Says what a run's meta-gradients are worth, before anything is trained.
 
 Usage: python -m benchmarks.meta_gradients --workdir=runs/pong
-         [--updates=5000,20000] [--variants=run,mg,bmg-L4] [--batches=200]
+         [--updates=5000,20000] [--variants=run,mg-K1,bmg-L4] [--batches=200]
          [--out=meta_gradients.json]
 
 It takes checkpoints of a run, plays with their policies, and computes the
@@ -35,46 +35,60 @@ from learner import algorithm, checkpoints, training
 # Unrolls of each game that come before those which count, so that the games
 # are no longer at their beginning, nor all at the same point.
 _WARM_UP = 40
-# Adam's epsilon as the two-colors experiment has it, and Adam's default.
-EPSILONS = (1e-4, 1e-8)
+# Adam's epsilon as in the schema, as Adam's default, and next to none.
+EPSILONS = (1e-4, 1e-8, 1e-12)
+# Plain updates between the meta-steps of a variant, to compare its time with.
+_TIMED = 15
 
 Fields = Mapping[str, Any]
 
 
-def _bmg(length: int, **fields: Any) -> Fields:
-  meta = {f'meta.{name}': value for name, value in fields.items()}
-  return {'meta.mode': 'bmg', 'meta.bootstrap_length': length, **meta}
+def _mg(updates: int = 1, **fields: Any) -> Fields:
+  return {
+    'meta.mode': 'mg',
+    'meta.inner_updates': updates,
+    'meta.updates_between': 0,
+    **{f'meta.{name}': value for name, value in fields.items()},
+  }
+
+
+def _bmg(length: int = 1, updates: int = 1, **fields: Any) -> Fields:
+  settings = {
+    'mode': 'bmg',
+    'bootstrap_length': length,
+    'target': 'grounded',
+    'target_data': 'replay',
+    **fields,
+  }
+  return _mg(updates, **settings)
 
 
 # Fields in which each differs from the run's configuration.
 VARIANTS: Mapping[str, Fields] = {
   'run': {},
-  'mg': {'meta.mode': 'mg'},
-  'mg-K2': {'meta.mode': 'mg', 'meta.inner_updates': 2},
-  'mg-K4': {'meta.mode': 'mg', 'meta.inner_updates': 4},
+  **{f'mg-K{updates}': _mg(updates) for updates in (1, 2, 4)},
   **{f'bmg-L{length}': _bmg(length) for length in (1, 2, 4, 8, 16)},
-  'bmg-K2': _bmg(1, inner_updates=2),
-  'bmg-K4': _bmg(1, inner_updates=4),
+  **{f'bmg-K{updates}': _bmg(1, updates) for updates in (2, 4)},
   'bmg-batch-L4': _bmg(4, target_data='batch'),
-  'bmg-online-L4': _bmg(4, target_data='online'),
-  'bmg-online-L8': _bmg(8, target_data='online'),
-  'bmg-online-L16': _bmg(16, target_data='online'),
-  'bmg-kl': _bmg(1, matching='kl'),
-  'bmg-value': _bmg(1, matching='value'),
-  'bmg-reverse_kl': _bmg(1, matching='reverse_kl'),
-  'bmg-l2': _bmg(1, matching='l2'),
-  'bmg-sum': _bmg(1, matching_reduction='sum'),
-  'bmg-moments': _bmg(1, differentiate_second_moments=False),
-  'mg-moments': {
-    'meta.mode': 'mg',
-    'meta.differentiate_second_moments': False,
+  **{
+    f'bmg-online-L{length}': _bmg(length, target_data='online')
+    for length in (4, 8, 16)
   },
-  'bmg-clipped': {**_bmg(1), 'optimizer.max_grad_norm': 0.01},
-  'bmg-unclipped': {**_bmg(1), 'optimizer.max_grad_norm': 1e6},
-  'mg-unclipped': {'meta.mode': 'mg', 'optimizer.max_grad_norm': 1e6},
-  'bmg-value-whole': {**_bmg(1), 'loss.half_value_loss': False},
+  **{
+    f'bmg-{matching}': _bmg(matching=matching)
+    for matching in ('kl', 'reverse_kl', 'value', 'l2')
+  },
+  'bmg-sum': _bmg(matching_reduction='sum'),
+  'mg-moments': _mg(differentiate_second_moments=False),
+  'bmg-moments': _bmg(differentiate_second_moments=False),
+  # Always clipped, and never.
+  'mg-clipped': {**_mg(), 'optimizer.max_grad_norm': 0.01},
+  'bmg-clipped': {**_bmg(), 'optimizer.max_grad_norm': 0.01},
+  'mg-unclipped': {**_mg(), 'optimizer.max_grad_norm': 1e6},
+  'bmg-unclipped': {**_bmg(), 'optimizer.max_grad_norm': 1e6},
+  'bmg-value-whole': {**_bmg(), 'loss.half_value_loss': False},
   'bmg-batch-x4': {
-    **_bmg(1),
+    **_bmg(),
     'replay.online_batch': 4,
     'replay.replay_batch': 4,
   },
@@ -401,23 +415,22 @@ def measure(
     for name, step in steps.items():
       batches = Batches(step.config, unrolls, config.seed)
       step.run(saved, batches.draw())
-      runs = [
-        # One after the other, so that both find the machine in the same state.
-        (
-          *step.run(saved, batches.draw()),
-          plain.run(saved, plain_batches.draw())[1],
-        )
-        for _ in range(num_batches)
-      ]
-      gradients = np.stack([gradient for gradient, _, _ in runs])
+      gradients, costs = [], []
+      for index in range(num_batches):
+        gradient, seconds = step.run(saved, batches.draw())
+        gradients.append(gradient)
+        if index < _TIMED:
+          # Just after it, so that both find the machine in the same state.
+          _, plain_seconds = plain.run(saved, plain_batches.draw())
+          costs.append(seconds / plain_seconds)
       yield Measurement(
         variant=name,
         num_updates=age,
         num_frames=counters['num_frames'],
         norm=float(np.median(np.linalg.norm(gradients, axis=1))),
-        cosine=float(np.median(cosines(gradients))),
-        cost=statistics.median(own / other for _, own, other in runs),
-        signals=signals(step.config, gradients),
+        cosine=float(np.median(cosines(np.stack(gradients)))),
+        cost=statistics.median(costs),
+        signals=signals(step.config, np.stack(gradients)),
       )
 
 
@@ -461,9 +474,7 @@ def drift_table(measurements: Sequence[Measurement]) -> Table:
     table.add_row(
       each.variant,
       *(
-        ' | '.join(
-          f'{100 * x:+.0f}' for x in each.signals[name].drift.values()
-        )
+        ' | '.join(f'{100 * x:+.0f}' for x in each.signals[name].drift.values())
         for name in names
       ),
     )
