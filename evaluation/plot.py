@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib import artist, axes, ticker
 from matplotlib import figure as figure_lib
 
-from configs import fields, schema
+from configs import schema
 from evaluation import figure_style, read
 
 Groups = dict[str, list[read.Run]]
@@ -39,10 +39,10 @@ def load_groups(specs: Sequence[str], by: str | None = None) -> Groups:
   Args:
     specs: FOLDER, or LABEL=FOLDER,FOLDER,...
     by: a field of the configuration, as `meta.mode`, whose value labels the
-      runs that are given without a label.
+      runs that are given without a label; or `variant`, in a sweep of them.
 
   Raises:
-    RecordsError: a run cannot be read, or its configuration has no such field.
+    RecordsError: a run cannot be read, or has no such field or no variant.
   """
   groups: Groups = {}
   for spec in specs:
@@ -50,7 +50,9 @@ def load_groups(specs: Sequence[str], by: str | None = None) -> Groups:
     for folder in folders.split(','):
       run = read.load_run(folder)
       if not separator:
-        label = _config_label(run, by) if by else _folder_label(folder)
+        label = (
+          read.label(folder, run.config, by) if by else _folder_label(folder)
+        )
       groups.setdefault(label, []).append(run)
   return groups
 
@@ -168,7 +170,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     '--group',
     metavar='FIELD',
-    help='label runs by a field of their configuration, as meta.mode',
+    help='label runs by a field of their configuration, as meta.mode; or by '
+    'their variant, in a sweep of variants',
   )
   parser.add_argument(
     '--smooth',
@@ -192,15 +195,6 @@ def _positive_int(text: str) -> int:
 
 def _folder_label(folder: str) -> str:
   return os.path.basename(os.path.normpath(folder))
-
-
-def _config_label(run: read.Run, field: str) -> str:
-  value = fields.get(run.config, field)
-  if value is None:
-    raise read.RecordsError(
-      f'the configuration of {run.workdir!r} has no field {field!r}'
-    )
-  return str(value)
 
 
 def _recorded(groups: Groups, columns: Sequence[str]) -> list[str]:

@@ -3,9 +3,15 @@
 import io
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
+
+from configs import fields
+
+# As a field of a run's configuration: of the recipe, in a sweep.
+_VARIANT = 'variant'
 
 
 class RecordsError(Exception):
@@ -121,6 +127,46 @@ def read_starts(workdir: str) -> list[dict[str, Any]]:
     RecordsError: it is damaged.
   """
   return _read_json(workdir, 'provenance.json', [])
+
+
+def read_variant(workdir: str) -> str | None:
+  """Returns the variant of a run in a sweep of variants; None for others.
+
+  Raises:
+    RecordsError: the sweep's settings are damaged.
+  """
+  folder = os.path.realpath(workdir)
+  sweep = folder
+  # Cells are in <variant>/<game>-<seed>; on Kubernetes, all are side by side.
+  for _ in range(2):
+    sweep = os.path.dirname(sweep)
+    folders = _read_json(sweep, 'sweep.json', {}).get('folders', {})
+    variant = folders.get(os.path.relpath(folder, sweep))
+    if variant is not None:
+      return variant
+  return None
+
+
+def label(workdir: str, config: Mapping[str, Any], by: str) -> str:
+  """Labels a run.
+
+  Args:
+    workdir: its folder.
+    config: its configuration.
+    by: the field whose value is the label, as `meta.mode`; or `variant`.
+
+  Raises:
+    RecordsError: it has no such field, or no variant.
+  """
+  if by == _VARIANT:
+    variant = read_variant(workdir)
+    if variant is None:
+      raise RecordsError(f'{workdir!r} is in no sweep of variants')
+    return variant
+  value = fields.get(config, by)
+  if value is None:
+    raise RecordsError(f'the configuration of {workdir!r} has no field {by!r}')
+  return str(value)
 
 
 def _read_json(workdir: str, name: str, default: Any) -> Any:

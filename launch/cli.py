@@ -4,6 +4,7 @@
 what is wrong with them; that is done here.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -11,7 +12,7 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import ml_collections
@@ -24,6 +25,10 @@ USAGE_STATUS = 2
 _SHORT_GROUPS = ('cluster', 'kubernetes', 'slurm')
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?$', re.DOTALL)
 _BAD_VALUE = re.compile(r'flag --config\.([^=]+)=(.*?): ', re.DOTALL)
+# Stands for every variant of a recipe.
+ALL_VARIANTS = 'all'
+# Variants are folders of a sweep, and separated by commas on command lines.
+_VARIANT = re.compile(r'[a-z0-9][a-z0-9._-]*', re.IGNORECASE | re.ASCII)
 
 
 class UsageError(Exception):
@@ -129,12 +134,16 @@ def parse_with_recipe(
   known = recipes(kind)
   recipe = None
   if _wants_config(argv):
-    recipe = _read_recipe(_recipe_path(argv, known), known)
+    given, _ = take_flag(argv, 'config')
+    if given is None:
+      raise UsageError(f'--config is missing; recipes: {", ".join(known)}')
+    recipe = _read_recipe(given, known)
   if recipe is not None:
     _check_override_names(recipe, argv)
   config_flags.DEFINE_config_file(
     'config',
-    help_string='Recipe, a Python file; --config.<field>=... overrides fields.',
+    help_string='Recipe, a Python file, or one variant of it, as '
+    'recipe.py:variant; --config.<field>=... overrides fields.',
     flag_values=flag_values,
     sys_argv=argv,
   )
@@ -166,16 +175,22 @@ def _wants_config(argv: Sequence[str]) -> bool:
   return not {'--help', '-help', '-h', '--h'} & set(argv)
 
 
-def _recipe_path(argv: Sequence[str], known: Sequence[str]) -> str:
-  """The value of --config, which must be there."""
-  for i, argument in enumerate(argv):
-    name, has_value, value = argument.lstrip('-').partition('=')
-    if argument.startswith('-') and name == 'config':
-      if has_value:
-        return value
-      if i + 1 < len(argv):
-        return argv[i + 1]
-  raise UsageError(f'--config is missing; recipes: {", ".join(known)}')
+def take_flag(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+  """Takes a flag out of a command line that is not parsed yet.
+
+  Returns:
+    Its value, the last one where it is repeated, or None if it has none; and
+    the other arguments.
+  """
+  taken, rest = None, []
+  arguments = iter(argv)
+  for argument in arguments:
+    flag, has_value, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag == name:
+      taken = value if has_value else next(arguments, None)
+    else:
+      rest.append(argument)
+  return taken, rest
 
 
 def recipes(kind: RecipeKind[Any] = TRAINING) -> list[str]:
@@ -185,7 +200,58 @@ def recipes(kind: RecipeKind[Any] = TRAINING) -> list[str]:
   return sorted(str(path.relative_to(folder.parent)) for path in paths)
 
 
-def _read_recipe(path: str, known: Sequence[str]) -> ml_collections.ConfigDict:
+def variants(path: str) -> tuple[str, ...]:
+  """Returns the names of a recipe's variants, in its order; () without any.
+
+  Raises:
+    UsageError: the recipe cannot be read.
+  """
+  return _variants(path, _run_recipe(path, recipes()))
+
+
+def check_variant(
+  given: str, variant: str, recipe: str, known: Collection[str]
+) -> None:
+  """Checks that a recipe has a variant.
+
+  Args:
+    given: the flag that names it.
+    variant: its name.
+    recipe: path of the recipe.
+    known: the names of all variants of it.
+
+  Raises:
+    UsageError: it has none of that name.
+  """
+  if not known:
+    raise UsageError(
+      f'{given}: {recipe} has no variants: it defines no VARIANTS'
+    )
+  if variant not in known:
+    cure = _suggest(variant, tuple(known))
+    raise UsageError(f'{given}: {variant!r} is not a variant{cure}')
+
+
+def _read_recipe(given: str, known: Sequence[str]) -> ml_collections.ConfigDict:
+  """Reads the recipe, or its variant, that --config names."""
+  # As `config_flags` takes it apart.
+  path, *variant = given.split(':', 1)
+  module = _run_recipe(path, known)
+  for name in variant:
+    check_variant(f'--config={given}', name, path, _variants(path, module))
+  get_config = module.get('get_config')
+  with _naming_errors(given):
+    recipe = get_config and get_config(*variant)
+  if not isinstance(recipe, ml_collections.ConfigDict):
+    raise UsageError(
+      f'--config={given}: is not a recipe, it has no get_config() that returns '
+      'a ConfigDict'
+    )
+  return recipe
+
+
+def _run_recipe(path: str, known: Sequence[str]) -> dict[str, Any]:
+  """Returns what the file defines."""
   if not pathlib.Path(path).is_file():
     message = f'--config={path}: there is no such file; recipes: '
     message += ', '.join(known)
@@ -193,20 +259,38 @@ def _read_recipe(path: str, known: Sequence[str]) -> ml_collections.ConfigDict:
     if nearest:
       message += f'. Did you mean {nearest[0]!r}?'
     raise UsageError(message)
+  with _naming_errors(path):
+    return runpy.run_path(path)
+
+
+@contextlib.contextmanager
+def _naming_errors(given: str) -> Iterator[None]:
+  """A recipe is Python code of the user's: anything may go wrong in it."""
   try:
-    get_config = runpy.run_path(path).get('get_config')
-    recipe = get_config and get_config()
-  # A recipe is Python code of the user's: anything may go wrong in it.
+    yield
   except (Exception, SystemExit) as error:
     raise UsageError(
-      f'--config={path}: cannot be read: {type(error).__name__}: {error}'
+      f'--config={given}: cannot be read: {type(error).__name__}: {error}'
     ) from error
-  if not isinstance(recipe, ml_collections.ConfigDict):
-    raise UsageError(
-      f'--config={path}: is not a recipe, it has no get_config() that returns '
-      'a ConfigDict'
+
+
+def _variants(path: str, module: dict[str, Any]) -> tuple[str, ...]:
+  names = module.get('VARIANTS', ())
+  if (
+    isinstance(names, str)
+    or not isinstance(names, Collection)
+    or not all(
+      isinstance(name, str)
+      and _VARIANT.fullmatch(name)
+      and name != ALL_VARIANTS
+      for name in names
     )
-  return recipe
+  ):
+    raise UsageError(
+      f'--config={path}: VARIANTS = {names!r}: must hold names of letters, '
+      f"digits, '.', '_' and '-', and not {ALL_VARIANTS!r}"
+    )
+  return tuple(dict.fromkeys(names))
 
 
 def _check_override_names(

@@ -120,9 +120,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     '--group',
     metavar='FIELD',
-    default='meta.mode',
-    help='label runs without a label by a field of their configuration '
-    '(default: meta.mode)',
+    help='label runs without a label by a field of their configuration, or by '
+    'their variant (default: variant in a sweep of variants, else meta.mode)',
   )
   parser.add_argument(
     '--published',

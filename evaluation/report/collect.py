@@ -12,6 +12,8 @@ from configs import fields, schema
 from evaluation import read
 from evaluation import travel as travel_lib
 
+# Labels runs that are in no sweep of variants.
+_GROUP = 'meta.mode'
 # What tells the runs of one label apart; in all else they should agree.
 _OWN_FIELDS = ('seed', 'env.game')
 _PARAMETERS = tuple(
@@ -94,14 +96,15 @@ class Collection(NamedTuple):
     return sorted({run.game for run in self.runs})
 
 
-def collect(specs: Sequence[str], group: str = 'meta.mode') -> Collection:
+def collect(specs: Sequence[str], group: str | None = None) -> Collection:
   """Reads all runs.
 
   Args:
     specs: FOLDER or LABEL=FOLDER,FOLDER,...; a folder is a run's, or holds
       runs at any depth.
     group: the field of the configuration whose value labels the runs that are
-      given without a label.
+      given without a label, or `variant`. By default it is the variant of runs
+      that have one, and `meta.mode` of others.
 
   Raises:
     RecordsError: a folder is no run and holds none, was given twice, or its
@@ -178,7 +181,10 @@ def _run_folders(given: str) -> list[str]:
 
 
 def _load(
-  folder: str, config: Mapping[str, Any], label: str | None, group: str
+  folder: str,
+  config: Mapping[str, Any],
+  label: str | None,
+  group: str | None,
 ) -> Run:
   values: dict[str, Any] = {}
   for name, kind in (('env.game', str), ('seed', int), ('num_frames', int)):
@@ -190,13 +196,10 @@ def _load(
         else f'{folder!r} has no config.json, which says the game'
       )
     values[name] = value
+  if label is None and group is None:
+    label = read.read_variant(folder)
   if label is None:
-    value = fields.get(config, group)
-    if value is None:
-      raise read.RecordsError(
-        f'the configuration of {folder!r} has no field {group!r}'
-      )
-    label = str(value)
+    label = read.label(folder, config, group or _GROUP)
   learner = _rows(folder, 'learner', 'episode_return')
   travels: dict[str, Travel] = {}
   if learner is not None:

@@ -1,7 +1,9 @@
-"""Trains a grid of games x seeds; the same command again goes on.
+"""Trains a grid of variants x games x seeds; run again, it goes on.
 
 Usage: python -m launch.sweep --games=atari57 --seeds=3
          --config=configs/atari_paper.py --workdir=runs/paper
+       python -m launch.sweep --variants=none,bmg --games=atari5 --seeds=3
+         --config=recipe.py --workdir=runs/study
        python -m launch.sweep --workdir=runs/paper --status
 """
 
@@ -16,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from configs import schema
+from configs import checks, schema
 from launch import cli, commands, local
 from launch.sweep import (
   cells,
@@ -53,9 +55,10 @@ def main(
   if _asks_for_status(argv):
     cli.parse(flag_values, argv)
     return _show_status(flag_values['workdir'].value)
-  config = cli.parse_with_config(flag_values, argv)
+  by_variant = _parse(flag_values, argv)
   args: dict[str, Any] = {name: flag_values[name].value for name in flag_values}
-  settings = _settings(config, flag_values['config'], args)
+  settings = _settings(by_variant, flag_values['config'], args)
+  configs = list(by_variant.values())
   workdir = args['workdir'] or _default_workdir(settings.recipe)
   if args['status']:
     return _show_status(workdir)
@@ -64,9 +67,10 @@ def main(
     settings.games,
     settings.seeds,
     settings.launcher,
-    [
+    settings.variants,
+    lambda variant: [
       *train_command,
-      f'--config={settings.recipe}',
+      f'--config={_with_variant(settings.recipe, variant)}',
       *(f'--config.{k}={_text(v)}' for k, v in settings.overrides.items()),
       f'--launcher={settings.launcher}',
     ],
@@ -74,23 +78,23 @@ def main(
   changes = folder.check(workdir, settings)
   here = machine.look(os.environ)
   if settings.launcher == 'local':
-    max_running = args['max_running'] or machine.max_running(config, here)
+    max_running = args['max_running'] or machine.max_running(configs, here)
   else:
     max_running = args['max_running'] or len(grid)
   if args['dry_run']:
     return _dry_run(workdir, grid, max_running)
-  queue = _queue(config, settings.launcher)
+  queue = _queue(configs[0], settings.launcher)
   try:
     with local.lock(workdir) as lock:
       _write(workdir, settings, argv)
       launcher: launchers.Launcher
       if queue is None:
-        slots = machine.slots(config, here, max_running)
+        slots = machine.slots(configs, here, max_running)
         launcher = launchers.LocalLauncher(
-          config.num_frames, slots, lock.fileno()
+          settings.num_frames, slots, lock.fileno()
         )
       else:
-        launcher = launchers.ClusterLauncher(config.num_frames, queue)
+        launcher = launchers.ClusterLauncher(settings.num_frames, queue)
       with table.Display(settings, workdir) as display:
         for change in changes:
           display.say(f'Changed since the last start: {change}')
@@ -101,13 +105,13 @@ def main(
         return scheduler.Sweep(
           workdir,
           grid,
-          config.num_frames,
+          settings.num_frames,
           launcher,
           display,
           max_running=max_running,
           max_retries=args['max_retries'],
           retry_delay_s=args['retry_delay_s'],
-          grace_s=config.launch.grace_s,
+          grace_s=max(config.launch.grace_s for config in configs),
         ).run()
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error
@@ -128,10 +132,18 @@ def _define_flags() -> flags.FlagValues:
     flag_values=flag_values,
   )
   flags.DEFINE_string(
+    'variants',
+    None,
+    'Variants of the recipe, such as none,bmg, or all of them. Default: the '
+    'recipe as it is.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_string(
     'workdir',
     None,
     'Folder of the sweep, resumed if it holds one; each run is in '
-    '<game>-<seed> of it. Default: runs/sweep-<recipe>.',
+    '<game>-<seed> of it, or in <variant>/<game>-<seed>. Default: '
+    'runs/sweep-<recipe>.',
     flag_values=flag_values,
   )
   flags.DEFINE_string(
@@ -183,8 +195,49 @@ def _asks_for_status(argv: Sequence[str]) -> bool:
   return 'status' in names and 'config' not in names
 
 
+def _parse(
+  flag_values: flags.FlagValues, argv: Sequence[str]
+) -> dict[str, schema.Config]:
+  """Parses the command line, once for each variant, as its cells will.
+
+  Args:
+    flag_values: gets the values.
+    argv: the command line.
+
+  Returns:
+    The checked configuration by variant.
+  """
+  names, _ = cli.take_flag(argv, 'variants')
+  recipe, rest = cli.take_flag(argv, 'config')
+  if names is None or recipe is None:
+    return {'': cli.parse_with_config(flag_values, argv)}
+  if ':' in recipe:
+    raise cli.UsageError(
+      f'--config={recipe}: names a variant, and so does --variants={names}; '
+      'leave one of them out'
+    )
+  configs: dict[str, schema.Config] = {}
+  for variant in cells.parse_variants(names, recipe):
+    # Each recipe makes flags of its own, but all get the same values.
+    values = _define_flags() if configs else flag_values
+    config = f'--config={_with_variant(recipe, variant)}'
+    try:
+      configs[variant] = cli.parse_with_config(
+        values, [rest[0], config, *rest[1:]]
+      )
+    except checks.ConfigError as error:
+      raise cli.UsageError(f'variant {variant!r}: {error}') from error
+  return configs
+
+
+def _with_variant(recipe: str, variant: str) -> str:
+  return f'{recipe}:{variant}' if variant else recipe
+
+
 def _settings(
-  config: schema.Config, config_flag: Any, args: Mapping[str, Any]
+  by_variant: Mapping[str, schema.Config],
+  config_flag: Any,
+  args: Mapping[str, Any],
 ) -> folder.Settings:
   overrides = config_flags.get_override_values(config_flag)
   for field, flag in _TAKEN_FIELDS.items():
@@ -200,18 +253,24 @@ def _settings(
       f'--launcher={launcher}: must be one of {", ".join(_LAUNCHERS)}'
       + (f'. Did you mean {nearest[0]!r}?' if nearest else '')
     )
+  recipe = config_flags.get_config_filename(config_flag)
+  if args['variants'] is not None:
+    recipe = recipe.partition(':')[0]
   return folder.Settings(
-    recipe=config_flags.get_config_filename(config_flag),
+    recipe=recipe,
     overrides=overrides,
     launcher=launcher,
     games=cells.parse_games(args['games']),
     seeds=cells.parse_seeds(str(args['seeds'])),
-    config=folder.common_config(config),
+    variants=tuple(by_variant),
+    configs=folder.common_configs(by_variant),
   )
 
 
 def _default_workdir(recipe: str) -> str:
-  return os.path.join('runs', f'sweep-{pathlib.Path(recipe).stem}')
+  path, *variant = recipe.split(':', 1)
+  name = '-'.join(['sweep', pathlib.Path(path).stem, *variant])
+  return os.path.join('runs', name)
 
 
 def _text(value: Any) -> str:
@@ -263,7 +322,11 @@ def _show_status(workdir: str | None) -> int:
     raise cli.UsageError('--workdir is missing: the folder of a sweep')
   settings = folder.read(workdir)
   grid = cells.make_cells(
-    workdir, settings.games, settings.seeds, settings.launcher
+    workdir,
+    settings.games,
+    settings.seeds,
+    settings.launcher,
+    settings.variants,
   )
   statuses = cells.load(workdir, grid)
   display = table.Display(settings, workdir)

@@ -1,10 +1,10 @@
-"""The cells of a sweep: games x seeds, and what becomes of each."""
+"""The cells of a sweep: variants x games x seeds, and what becomes of each."""
 
 import dataclasses
 import difflib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from configs import checks, schema
@@ -26,6 +26,8 @@ _GAMES_HELP = f'{", ".join(_GROUPS)}, or games such as pong,breakout'
 _SEEDS_HELP = '3 for seeds 1 to 3, 4,7 for these two, 4, for this one'
 # More is most likely one seed without the comma.
 _MAX_SEEDS = 100
+# A recipe as it is has one variant, without a name.
+NO_VARIANTS = ('',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +40,16 @@ class Cell:
   workdir: str
   # Starts it, or goes on with it.
   command: tuple[str, ...] = ()
+  # Of the recipe; '' is the recipe as it is.
+  variant: str = ''
+
+  @property
+  def name(self) -> str:
+    """Tells it from other cells of its variant."""
+    return f'{self.game}-{self.seed}'
 
   def __str__(self) -> str:
-    return f'{self.game}-{self.seed}'
+    return f'{self.variant}/{self.name}' if self.variant else self.name
 
 
 @dataclasses.dataclass
@@ -112,6 +121,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
   return tuple(range(1, numbers[0] + 1))
 
 
+def parse_variants(text: str, recipe: str) -> tuple[str, ...]:
+  """Returns the variants of the recipe that --variants names.
+
+  Raises:
+    UsageError: there are none, or one is not known or named twice.
+  """
+  known = cli.variants(recipe)
+  names = known if text == cli.ALL_VARIANTS else _split(text)
+  for name in names or ('',):
+    cli.check_variant(f'--variants={text}', name, recipe, known)
+  _check_once('variants', text, names)
+  return names
+
+
 def _split(text: str) -> tuple[str, ...]:
   """'a, b,' -> ('a', 'b')."""
   return tuple(part.strip() for part in text.split(',') if part.strip())
@@ -128,33 +151,48 @@ def make_cells(
   games: Sequence[str],
   seeds: Sequence[int],
   launcher: str = 'local',
-  command: Sequence[str] = (),
+  variants: Sequence[str] = NO_VARIANTS,
+  command: Callable[[str], Sequence[str]] = lambda variant: (),
 ) -> tuple[Cell, ...]:
-  """Returns the cells in the order of starting: all games with each seed.
+  """Returns the cells in the order of starting.
+
+  Seed by seed, every game is played by all variants, so that what a sweep has
+  done so far can be compared.
 
   Args:
     workdir: the sweep's folder.
     games: to play.
     seeds: of each game.
     launcher: of the cells; Kubernetes does not bear every name of a folder.
-    command: to train, to which game, seed and folder are added.
+    variants: of the recipe.
+    command: to train a variant, to which game, seed and folder are added.
   """
-  rename = dns.run_name if launcher == 'kubernetes' else str
   return tuple(
     Cell(
       game,
       seed,
-      folder := os.path.join(workdir, rename(f'{game}-{seed}')),
+      folder := os.path.join(workdir, _folder(variant, game, seed, launcher)),
       (
-        *command,
+        *command(variant),
         f'--config.env.game={game}',
         f'--config.seed={seed}',
         f'--workdir={folder}',
       ),
+      variant,
     )
     for seed in seeds
     for game in games
+    for variant in variants
   )
+
+
+def _folder(variant: str, game: str, seed: int, launcher: str) -> str:
+  """Returns a cell's folder, in that of the sweep."""
+  name = f'{game}-{seed}'
+  if launcher == 'kubernetes':
+    # Folders are side by side there, and each gives its run the name.
+    return dns.run_name(f'{variant}-{name}' if variant else name)
+  return os.path.join(variant, name)
 
 
 def _path(workdir: str) -> pathlib.Path:

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import psutil
@@ -51,21 +51,26 @@ def look(inherited: Mapping[str, str]) -> Machine:
   )
 
 
-def max_running(config: schema.Config, machine: Machine) -> int:
+def max_running(configs: Sequence[schema.Config], machine: Machine) -> int:
   """Cells that run at a time: as many as cores, memory and devices suffice for.
 
   A cell takes a core for each emulator thread and one for the learner; memory
   for its processes and for the frames in its replay; and, where there are GPUs,
   `learner.num_devices` of them. One cell always runs.
+
+  Args:
+    configs: of each variant. As cells of any may come to run together, each is
+      taken to need what the most demanding one does.
+    machine: that they share.
   """
   bounds = [
-    machine.cores // cores_of(config),
-    int(machine.memory_gb // memory_gb_of(config)),
+    machine.cores // max(map(cores_of, configs)),
+    int(machine.memory_gb // max(map(memory_gb_of, configs))),
   ]
   if machine.tpu:
     bounds.append(1)
   elif machine.gpus:
-    bounds.append(len(machine.gpus) // _num_gpus(config, machine))
+    bounds.append(len(machine.gpus) // _num_gpus(configs, machine))
   return max(1, min(bounds))
 
 
@@ -88,12 +93,12 @@ def memory_gb_of(config: schema.Config) -> float:
 
 
 def slots(
-  config: schema.Config, machine: Machine, count: int
+  configs: Sequence[schema.Config], machine: Machine, count: int
 ) -> tuple[dict[str, str], ...]:
   """Returns the environment variables that share the machine among cells.
 
   Args:
-    config: of each cell.
+    configs: of each variant.
     machine: that they share.
     count: cells that run at a time.
   """
@@ -101,7 +106,7 @@ def slots(
   for slot in range(count):
     share = {'BMG_CORES': str(max(1, machine.cores // count))}
     if machine.gpus:
-      size = _num_gpus(config, machine)
+      size = _num_gpus(configs, machine)
       # More cells than fit were asked for: they have to share.
       first = slot % (len(machine.gpus) // size) * size
       share['CUDA_VISIBLE_DEVICES'] = ','.join(
@@ -111,6 +116,7 @@ def slots(
   return tuple(shares)
 
 
-def _num_gpus(config: schema.Config, machine: Machine) -> int:
+def _num_gpus(configs: Sequence[schema.Config], machine: Machine) -> int:
   """GPUs of one cell; 0 in the configuration takes all."""
-  return min(config.learner.num_devices or len(machine.gpus), len(machine.gpus))
+  present = len(machine.gpus)
+  return max(min(c.learner.num_devices or present, present) for c in configs)

@@ -98,7 +98,10 @@ class Display:
       return
     self._last_update = self._clock()
     live = self._live
-    rows = max(_MIN_ROWS, self._console.height - _LINES_AROUND)
+    # The totals have a line of scores for each variant.
+    more_lines = len({status.cell.variant for status in statuses}) - 1
+    height = self._console.height
+    rows = max(_MIN_ROWS, height - _LINES_AROUND - more_lines)
     view = self._view(statuses, rows)
     formatting.ignore_closed_output(lambda: live.update(view, refresh=True))
 
@@ -172,6 +175,9 @@ def make_table(
     num_frames: emulator frames asked of each.
   """
   table = Table()
+  has_variants = any(status.cell.variant for status in statuses)
+  if has_variants:
+    table.add_column('variant', no_wrap=True)
   table.add_column('cell', no_wrap=True)
   table.add_column('state', no_wrap=True)
   for name in ('frames', 'frames/s', 'return', 'human', 'retries', 'left'):
@@ -181,7 +187,8 @@ def make_table(
     so_far = known[status.cell]
     active = status.state in cells.ACTIVE
     table.add_row(
-      str(status.cell),
+      *([status.cell.variant] if has_variants else []),
+      status.cell.name,
       Text(status.state, style=_STYLES.get(status.state, '')),
       f'{numbers.large(so_far.num_frames)} '
       f'({formatting.percent(min(1.0, so_far.num_frames / num_frames))})',
@@ -224,13 +231,18 @@ def totals(
     f'{numbers.large(frames)} of {numbers.large(asked)} frames '
     f'({formatting.percent(frames / asked)}){pace}  retries {retries}',
   ]
-  scores = _scores_by_game(statuses, known)
-  if scores:
-    lines.append(
-      'human-normalised so far: median '
-      f'{formatting.percent(statistics.median(scores))}, mean '
-      f'{formatting.percent(statistics.mean(scores))} over {len(scores)} games'
+  for variant in dict.fromkeys(status.cell.variant for status in statuses):
+    scores = _scores_by_game(
+      [status for status in statuses if status.cell.variant == variant], known
     )
+    if scores:
+      of = f' by {variant}' if variant else ''
+      lines.append(
+        f'human-normalised so far{of}: median '
+        f'{formatting.percent(statistics.median(scores))}, mean '
+        f'{formatting.percent(statistics.mean(scores))} over {len(scores)} '
+        'games'
+      )
   return lines
 
 

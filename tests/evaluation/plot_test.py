@@ -48,6 +48,20 @@ def test_runs_are_grouped_by_label_folder_or_configuration(runs):
     plot.load_groups([a], by='meta.kind')
 
 
+def test_runs_are_grouped_by_variant(runs, tmp_path):
+  a, b, c = runs
+  folders = {'a': 'l1', 'b': 'l4'}
+  (tmp_path / 'sweep.json').write_text(json.dumps({'folders': folders}))
+  groups = plot.load_groups([a, f'x={c}', b], by='variant')
+  assert {label: group[0].workdir for label, group in groups.items()} == {
+    'l1': a,
+    'x': c,
+    'l4': b,
+  }
+  with pytest.raises(read.RecordsError, match=r'c.* no sweep of variants'):
+    plot.load_groups([c], by='variant')
+
+
 def test_mean_and_range_cover_the_common_part():
   first = (np.array([0.0, 10.0]), np.array([0.0, 10.0]))
   second = (np.array([5.0, 20.0]), np.array([25.0, 40.0]))

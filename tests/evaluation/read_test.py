@@ -1,9 +1,13 @@
 import json
 import math
+import os
 
 import pytest
 
 from evaluation import read, records
+from launch.sweep import cells, folder
+from tests.launch import processes
+from tests.launch.sweep import fake_sweep
 
 
 def _make_run(folder, rows, name='learner'):
@@ -30,6 +34,28 @@ def test_a_row_in_the_making_is_left_out(tmp_path):
     file.write('20,0.12')  # Of 0.125.
   rows = read.read_records(str(tmp_path), 'learner')
   assert rows['loss'].tolist() == [0.25]
+
+
+@pytest.mark.parametrize('launcher', ['local', 'kubernetes'])
+def test_the_variant_of_a_run_is_what_its_sweep_says(
+  tmp_path, monkeypatch, launcher
+):
+  config = processes.small_config()
+  settings = fake_sweep.settings(
+    config, config, variants=('l1', 'L_4'), launcher=launcher
+  )
+  folder.write(str(tmp_path), settings, ['sweep'])
+  grid = cells.make_cells(
+    str(tmp_path), ('pong',), (1,), launcher, settings.variants
+  )
+  for cell in grid:
+    os.makedirs(cell.workdir)
+    assert read.read_variant(cell.workdir) == cell.variant
+  monkeypatch.chdir(grid[0].workdir)
+  assert read.read_variant('.') == 'l1'
+  (tmp_path / 'link').symlink_to(grid[1].workdir)
+  assert read.read_variant(str(tmp_path / 'link')) == 'L_4'
+  assert read.read_variant(str(tmp_path / 'other')) is None
 
 
 def test_missing_things_are_named(tmp_path):

@@ -9,6 +9,7 @@ from launch import cli, evaluate, train
 from tests.launch import processes
 
 _RECIPE = f'--config={processes.ROOT}/configs/atari_local.py'
+_VARIANTS_RECIPE = f'--config={processes.VARIANTS_RECIPE}'
 
 # Arguments after the recipe, and what the error has to mention: field or flag,
 # value, what is allowed, the nearest name.
@@ -104,6 +105,63 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, content, mentioned):
   assert str(recipe) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+  ('variant', 'mode', 'length'), [('', 'bmg', 1), (':bmg-l4', 'bmg', 4)]
+)
+def test_a_variant_of_a_recipe_takes_overrides(variant, mode, length):
+  config = cli.parse_with_config(
+    cli.flags.FlagValues(),
+    ['train', f'{_VARIANTS_RECIPE}{variant}', '--config.env.game=boxing'],
+  )
+  assert (config.meta.mode, config.meta.bootstrap_length) == (mode, length)
+  assert config.env.game == 'boxing'
+
+
+@pytest.mark.parametrize(
+  ('argument', 'mentioned'),
+  [
+    (
+      f'{_VARIANTS_RECIPE}:bgm',
+      [':bgm: ', "'bgm'", 'none, mg, bmg, bmg-l4', "Did you mean 'bmg'"],
+    ),
+    (f'{_VARIANTS_RECIPE}:', ["'' is not", 'none, mg, bmg']),
+    (f'{_RECIPE}:bmg', [':bmg: ', 'has no variants', 'VARIANTS']),
+  ],
+)
+def test_an_unknown_variant_is_named(argument, mentioned):
+  with pytest.raises(cli.UsageError) as raised:
+    train.main(['train', argument])
+  message = str(raised.value)
+  assert '\n' not in message
+  for text in mentioned:
+    assert text in message
+
+
+@pytest.mark.parametrize(
+  'names', ["'bmg'", "('a/b',)", "('all',)", '(1,)', '3']
+)
+def test_variants_that_cannot_be_folders_are_refused(tmp_path, names):
+  recipe = tmp_path / 'recipe.py'
+  recipe.write_text(f'VARIANTS = {names}\ndef get_config(variant): pass')
+  with pytest.raises(cli.UsageError, match=r'VARIANTS = .* must hold names'):
+    train.main(['train', f'--config={recipe}:bmg'])
+
+
+def test_variants_may_be_keys_of_a_mapping(tmp_path):
+  recipe = tmp_path / 'recipe.py'
+  recipe.write_text("VARIANTS = {'l2': 2, 'l1.5': 1.5}")
+  assert cli.variants(str(recipe)) == ('l2', 'l1.5')
+
+
+def test_the_last_value_of_a_flag_is_taken():
+  argv = ['train', '-a', '3', '--b', '2', '--a=1', '--a=5', '--config.a=4']
+  assert cli.take_flag(argv, 'a') == (
+    '5',
+    ['train', '--b', '2', '--config.a=4'],
+  )
+  assert cli.take_flag(['train', '--b'], 'b') == (None, ['train'])
+
+
 def test_a_misspelt_field_in_a_recipe_is_named(tmp_path):
   recipe = tmp_path / 'recipe.py'
   recipe.write_text(
@@ -188,9 +246,10 @@ def test_overrides_are_applied():
 
 @pytest.mark.parametrize('recipe', cli.recipes())
 def test_every_recipe_is_complete(recipe):
-  path = processes.ROOT / recipe
-  flag_values = cli.flags.FlagValues()
-  assert cli.parse_with_config(flag_values, ['train', f'--config={path}'])
+  path = str(processes.ROOT / recipe)
+  for given in (path, *(f'{path}:{name}' for name in cli.variants(path))):
+    flag_values = cli.flags.FlagValues()
+    assert cli.parse_with_config(flag_values, ['train', f'--config={given}'])
 
 
 def test_the_process_prints_one_line_and_status_2(tmp_path):

@@ -12,6 +12,7 @@ from configs import base, schema
 from launch import run_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+VARIANTS_RECIPE = ROOT / 'tests/launch/variants_recipe.py'
 
 
 def small_config(num_actors=1, **launch) -> schema.Config:

@@ -23,6 +23,24 @@ def test_a_sweep_is_all_runs_below_a_folder(tmp_path):
   assert collect.collect([sweep]).games == ['pong']
 
 
+def test_runs_in_a_sweep_of_variants_are_labelled_by_variant(tmp_path):
+  runs = fake_runs.make_sweep(tmp_path / 'sweep', ('l1', 'l4'))
+  other = fake_runs.make(tmp_path / 'other', seed=2)
+  sweep = str(tmp_path / 'sweep')
+  by_variant = {'l1': [runs['l1']], 'l4': [runs['l4']]}
+  assert _labels(collect.collect([sweep])) == by_variant
+  assert _labels(collect.collect([sweep], 'variant')) == by_variant
+  assert _labels(collect.collect([sweep, other])) == {
+    **by_variant,
+    'bmg': [other],
+  }
+  both = sorted(runs.values())
+  assert _labels(collect.collect([sweep], 'meta.mode')) == {'bmg': both}
+  assert _labels(collect.collect([f'x={sweep}'])) == {'x': both}
+  with pytest.raises(read.RecordsError, match='no sweep of variants'):
+    collect.collect([other], 'variant')
+
+
 def test_what_is_no_run_of_atari_is_left_out_of_a_sweep_only(tmp_path):
   run = fake_runs.make(tmp_path / 'sweep' / 'pong')
   other = tmp_path / 'sweep' / 'few_shot'

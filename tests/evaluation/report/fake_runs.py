@@ -62,3 +62,15 @@ def make(
     rows = pd.DataFrame(evaluations, columns=['num_frames', 'mean_return'])
     rows.to_csv(folder / 'evaluation.csv', index=False)
   return str(folder)
+
+
+def make_sweep(folder, variants):
+  """Makes the folder of a sweep of these variants, of Pong with one seed.
+
+  Returns:
+    The folders of its runs, by variant.
+  """
+  runs = {v: make(folder / v / 'pong-1') for v in variants}
+  folders = {f'{variant}/pong-1': variant for variant in variants}
+  (folder / 'sweep.json').write_text(json.dumps({'folders': folders}))
+  return runs

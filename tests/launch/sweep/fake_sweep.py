@@ -4,15 +4,23 @@ import sys
 
 from launch import cli
 from launch.sweep import __main__ as sweep
-from launch.sweep import folder
+from launch.sweep import cells, folder
 
 
-def settings(config, **changes):
-  values = {'games': ('pong',), 'seeds': (1,), 'launcher': 'local', **changes}
+def settings(*configs, **changes):
+  """Settings of a sweep of one configuration for each variant."""
+  values = {
+    'games': ('pong',),
+    'seeds': (1,),
+    'launcher': 'local',
+    'variants': cells.NO_VARIANTS,
+    **changes,
+  }
+  by_variant = dict(zip(values['variants'], configs, strict=True))
   return folder.Settings(
     recipe='recipe.py',
     overrides={},
-    config=folder.common_config(config),
+    configs=folder.common_configs(by_variant),
     **values,
   )
 

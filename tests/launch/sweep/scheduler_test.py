@@ -301,3 +301,33 @@ def test_a_cell_waits_for_its_folder(start, tmp_path):
   status, output = run.end()
   assert status == 0, output
   assert '2 of 2 cells are done' in output
+
+
+@pytest.mark.system
+def test_a_sweep_of_variants_goes_on_with_more_of_them(start):
+  script = (
+    "variant = args['config'].partition(':')[2]\n"
+    'assert workdir.parent.name == variant\n'
+    "(workdir / 'checkpoints' / '1').mkdir(parents=True, exist_ok=True)\n"
+    'finish()'
+  )
+  recipe = f'--config={processes.VARIANTS_RECIPE}'
+  first = start(script, recipe, '--variants=none,bmg')
+  status, output = first.end()
+  assert status == 0, output
+  cells_done = ['none/pong-1', 'bmg/pong-1', 'none/boxing-1', 'bmg/boxing-1']
+  assert first.states() == dict.fromkeys(cells_done, 'done')
+  second = start(script, recipe, '--variants=all')
+  status, output = second.end()
+  assert status == 0, output
+  assert '8 of 8 cells are done' in output
+  starts = first.workdir.glob('*/*/starts')
+  assert [len(path.read_text().split()) for path in starts] == [1] * 8
+
+  status, output = start(
+    script, recipe, '--variants=bmg', '--config.meta.bootstrap_length=2'
+  ).end()
+  assert status == cli.USAGE_STATUS
+  assert "config.meta.bootstrap_length = 2: but cells of the variant 'bmg'" in (
+    output
+  )
