@@ -34,10 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.max_grad_norm = 0.5
 
   parameters = config.meta.parameters
-  parameters.discount.update(initial=0.99, low=0.9, high=1.0, fixed=0.99)
+  parameters.discount.update(initial=0.99, fixed=0.99)
   parameters.trace_lambda.update(initial=0.95, fixed=0.95)
-  parameters.entropy_weight.update(initial=0.001, high=0.01, fixed=0.001)
-  parameters.value_weight.update(initial=0.5, high=1.0, fixed=0.5)
+  parameters.entropy_weight.update(initial=0.001, high=0.1, fixed=0.001)
+  parameters.value_weight.update(initial=0.5, high=2.0, fixed=0.5)
 
   config.evaluator.period_frames = 2_000_000
   config.evaluator.num_envs = 8

@@ -49,7 +49,8 @@ class RecipeKind(Generic[T]):
 
 
 TRAINING = RecipeKind(
-  ('atari_*.py', 'ablations/[!_]*.py'), schema.from_config_dict
+  ('atari_*.py', 'ablations/[!_]*.py', 'studies/[!_]*.py'),
+  schema.from_config_dict,
 )
 
 

@@ -1,0 +1,1 @@
+"""Studies on Atari, whose variants `launch.sweep` trains side by side."""
