@@ -31,5 +31,5 @@ USER 1000:1000
 VOLUME /runs
 # No HEALTHCHECK: the supervisor watches every process of a run, restarts those
 # that hang or die, and ends with an error what cannot go on.
-ENTRYPOINT ["python", "-m", "launch.train"]
+ENTRYPOINT ["python", "-m", "bmg", "train"]
 CMD ["--config=configs/atari_local.py", "--workdir=/runs/pong"]

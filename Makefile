@@ -29,7 +29,7 @@ $(READY): requirements.lock $(wildcard requirements-$(ACCELERATOR).lock) \
 	@ACCELERATOR=$(ACCELERATOR) scripts/setup.sh $(VENV)
 
 train: $(READY)  ## trains: CONFIG=..., WORKDIR=..., ARGS='--config.field=value'
-	@$(PYTHON_BIN) -m launch.train --config=$(CONFIG) --workdir=$(WORKDIR) \
+	@$(PYTHON_BIN) -m bmg train --config=$(CONFIG) --workdir=$(WORKDIR) \
 	  $(ARGS)
 
 # A worker for each file, whose tests share what takes long to make.
@@ -37,9 +37,14 @@ test: lint  ## checks the style and the types, runs all tests: ARGS='-k replay'
 	$(PYTHON_BIN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  $(ARGS)
 
+# The rooms are packages of bmg, which mypy has to be shown: see pyproject.toml.
+ROOMS := $(filter-out bmg,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
+
 lint: $(READY)  ## checks style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	@rm -rf build/rooms && mkdir -p build/rooms/bmg
+	@ln -s $(addprefix $(CURDIR)/,$(ROOMS) $(wildcard bmg/*.py)) build/rooms/bmg
 	$(VENV)/bin/mypy
 
 format: $(READY)  ## formats all files, mends what can be mended
@@ -47,10 +52,10 @@ format: $(READY)  ## formats all files, mends what can be mended
 	$(VENV)/bin/ruff format .
 
 doctor: $(READY)  ## checks this machine and the environment, names the cures
-	@$(PYTHON_BIN) -m launch.doctor
+	@$(PYTHON_BIN) -m bmg doctor
 
 benchmark: $(READY)  ## measures the parts and the whole: CONFIG=..., ARGS=...
-	@$(PYTHON_BIN) -m benchmarks.throughput --config=$(CONFIG) $(ARGS)
+	@$(PYTHON_BIN) -m bmg.benchmarks.throughput --config=$(CONFIG) $(ARGS)
 
 # libtpu is published for glibc 2.31 and newer only, the rest for older ones.
 COMPILE := $(UV) pip compile setup.py --python-version 3.10 --quiet \

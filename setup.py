@@ -59,38 +59,36 @@ _EXTRAS = {
   ],
 }
 
+# Folders of the checkout; installed, they are packages of `bmg`.
+_ROOMS = (
+  'actors',
+  'agents',
+  'configs',
+  'engine',
+  'evaluation',
+  'experiments',
+  'launch',
+  'learner',
+  'replay',
+)
+_PACKAGES = setuptools.find_packages(
+  include=[f'{room}{suffix}' for room in _ROOMS for suffix in ('', '.*')]
+)
+
 setuptools.setup(
   name='bmg',
   version='0.1.0',
   description='Distributed RL meta-learned with bootstrapped meta-gradients.',
   python_requires='>=3.10,<3.11',
-  packages=setuptools.find_packages(
-    include=[
-      f'{room}{suffix}'
-      for room in (
-        'actors',
-        'agents',
-        'configs',
-        'evaluation',
-        'experiments',
-        'launch',
-        'learner',
-        'replay',
-      )
-      for suffix in ('', '.*')
-    ]
-  ),
-  package_data={'evaluation': ['*.csv'], 'evaluation.report': ['*.css']},
+  packages=['bmg', *(f'bmg.{package}' for package in _PACKAGES)],
+  package_dir={'bmg': 'bmg', **{f'bmg.{room}': room for room in _ROOMS}},
+  package_data={
+    'bmg.evaluation': ['*.csv'],
+    'bmg.evaluation.report': ['*.css'],
+  },
   install_requires=_RUNTIME,
   extras_require=_EXTRAS,
   entry_points={
-    'console_scripts': [
-      'bmg-train = launch.train:entry',
-      'bmg-evaluate = launch.evaluate:entry',
-      'bmg-doctor = launch.doctor:entry',
-      'bmg-sweep = launch.sweep.__main__:entry',
-      'bmg-plot = evaluation.plot:entry',
-      'bmg-report = evaluation.report.__main__:entry',
-    ]
+    'console_scripts': ['bmg = bmg.__main__:main'],
   },
 )

@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from actors import environment as environment_lib
-from actors import inference
-from actors import parameters as parameters_lib
-from actors import policy as policy_lib
-from agents import seeding, types
-from configs import schema
+from bmg.actors import environment as environment_lib
+from bmg.actors import inference
+from bmg.actors import parameters as parameters_lib
+from bmg.actors import policy as policy_lib
+from bmg.agents import seeding, types
+from bmg.configs import schema
 
 
 class UnrollWriter(Protocol):

@@ -12,7 +12,7 @@ import ale_py.roms
 import ale_py.vector_env
 import numpy as np
 
-from configs import schema
+from bmg.configs import schema
 
 
 class StepResult(NamedTuple):

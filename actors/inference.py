@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from actors import parameters
-from actors import policy as policy_lib
-from agents import seeding
-from agents.types import Params
-from configs import schema
+from bmg.actors import parameters
+from bmg.actors import policy as policy_lib
+from bmg.agents import seeding
+from bmg.agents.types import Params
+from bmg.configs import schema
 
 _RETRY_S = 0.5
 _REPORT_EVERY = 20

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import jax
 from absl import logging
 
-from agents.types import Params
+from bmg.agents.types import Params
 
 # The learner counts updates from 0: no version of its own equals this.
 NO_VERSION = -1

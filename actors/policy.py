@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import compilation, networks, observations
-from agents.types import Params
-from configs import schema
+from bmg.agents import compilation, networks, observations
+from bmg.agents.types import Params
+from bmg.configs import schema
 
 
 class Choice(NamedTuple):

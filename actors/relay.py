@@ -5,8 +5,8 @@ import time
 
 from absl import logging
 
-from actors import parameters
-from agents.types import Params
+from bmg.actors import parameters
+from bmg.agents.types import Params
 
 
 class ParameterRelay:

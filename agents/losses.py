@@ -11,8 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from agents import trust_region, types, vtrace
-from configs import schema
+from bmg.agents import trust_region, types, vtrace
+from bmg.configs import schema
 
 
 class Transitions(NamedTuple):

@@ -18,8 +18,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from agents import types
-from configs import schema
+from bmg.agents import types
+from bmg.configs import schema
 
 # {name: logits [H]}, or the parameters of a network.
 MetaParams = Any

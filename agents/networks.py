@@ -8,8 +8,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from agents import types
-from configs import schema
+from bmg.agents import types
+from bmg.configs import schema
 
 # Per torso of IMPALA's residual kind: channels of each section, then the size
 # of the linear layer. Paper, appendix C; IMPALA (2018), figure 3.
@@ -129,7 +129,7 @@ def _pixel_blocks(
 ) -> jax.Array:
   """Pixels in [0, 1], after space-to-depth, by what is faster on the platform.
 
-  `benchmarks.torso` compares the two.
+  `benchmarks.step.torso` compares the two.
   """
   return jax.lax.platform_dependent(
     images,

@@ -6,7 +6,7 @@ published DQN and IMPALA results, and for a single machine with an accelerator.
 
 import ml_collections
 
-from configs import base
+from bmg.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

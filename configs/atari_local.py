@@ -6,7 +6,7 @@ fresh frames cost less than learning from them, so most of a batch is fresh.
 
 import ml_collections
 
-from configs import base
+from bmg.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -6,7 +6,7 @@ Adam, two CPU cores or more.
 
 import ml_collections
 
-from configs import atari_local
+from bmg.configs import atari_local
 
 
 def get_config() -> ml_collections.ConfigDict:

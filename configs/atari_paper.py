@@ -6,7 +6,7 @@ Its best results come from a target of four, with tighter gradient clipping.
 
 import ml_collections
 
-from configs import base
+from bmg.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,7 +5,7 @@ import dataclasses
 import ml_collections
 from ml_collections import config_dict
 
-from configs import schema
+from bmg.configs import schema
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
-"""Keeps the small records of finished runs: `python -m evaluation.archive`.
+"""Keeps the small records of finished runs: `python -m bmg archive`.
 
-  python -m evaluation.archive runs/study docs/results/study
+  python -m bmg archive runs/study docs/results/study
 
 copies of every finished run in a folder what reports, plots and sweeps read:
 its configuration, its scores, and a hundred rows of the learner's records. A
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation import read
+from bmg.evaluation import read
 
 # Not of the learning, and of the one machine alone.
 _LEFT_OUT = ('command_line', 'executable', 'host')
@@ -125,7 +125,7 @@ def _write_text(path: pathlib.Path, text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status."""
   parser = argparse.ArgumentParser(
-    prog='python -m evaluation.archive',
+    prog='bmg archive',
     description='Keeps the small records of finished runs.',
   )
   parser.add_argument('source', help='a run, or a folder that holds runs')
@@ -150,5 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-if __name__ == '__main__':
+def entry() -> None:
+  """The command `bmg archive`."""
   sys.exit(main())
+
+
+if __name__ == '__main__':
+  entry()

@@ -1,9 +1,9 @@
-"""Draws learning curves of runs: `python -m evaluation.plot RUN... --out=PNG`.
+"""Draws learning curves of runs: `python -m bmg plot RUN... --out=PNG`.
 
 A RUN is a run's folder, or LABEL=FOLDER,FOLDER,... for several runs that are
 drawn as one curve: their mean, and the range from the lowest to the highest.
 
-  python -m evaluation.plot bmg=runs/a,runs/b none=runs/c --out=curves.png
+  python -m bmg plot bmg=runs/a,runs/b none=runs/c --out=curves.png
 """
 
 import argparse
@@ -18,8 +18,8 @@ import pandas as pd
 from matplotlib import artist, axes, ticker
 from matplotlib import figure as figure_lib
 
-from configs import schema
-from evaluation import figure_style, read
+from bmg.configs import schema
+from bmg.evaluation import figure_style, read
 
 Groups = dict[str, list[read.Run]]
 
@@ -133,22 +133,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups = load_groups(args.runs, args.group)
     draw(groups, args.out, args.x, args.y, args.smooth, args.meta)
   except (read.RecordsError, OSError, ValueError) as error:
-    print(f'bmg-plot: {error}', file=sys.stderr)
+    print(f'bmg plot: {error}', file=sys.stderr)
     return 1
   print(args.out)
   return 0
 
 
 def entry() -> None:
-  """The console script."""
+  """The command `bmg plot`."""
   sys.exit(main())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='bmg-plot',
+    prog='bmg plot',
     description='Draws learning curves of runs.',
-    epilog='Example: bmg-plot bmg=runs/a,runs/b none=runs/c --out=curves.png',
+    epilog='Example: bmg plot bmg=runs/a,runs/b none=runs/c --out=curves.png',
   )
   parser.add_argument(
     'runs',

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from configs import fields
+from bmg.configs.schema import fields
 
 # As a field of a run's configuration: of the recipe, in a sweep.
 _VARIANT = 'variant'

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from configs import checks
+from bmg.configs.schema import checks
 
 
 def with_default_recipe(argv: Sequence[str], path: str) -> list[str]:

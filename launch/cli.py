@@ -19,7 +19,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from configs import checks, errors, schema
+from bmg import configs, errors
+from bmg.configs import schema
+from bmg.configs.schema import checks
 
 USAGE_STATUS = 2
 _SHORT_GROUPS = ('cluster', 'kubernetes', 'slurm')
@@ -108,7 +110,7 @@ def parse_with_config(
   config = parse_with_recipe(flag_values, _expand_groups(argv), TRAINING)
   if ':' in config.meta.matching:
     # Imports JAX, which launchers can else do without.
-    from learner import matching
+    from bmg.agents import matching
 
     matching.get_function(config.meta.matching)
   return config
@@ -196,7 +198,7 @@ def take_flag(argv: Sequence[str], name: str) -> tuple[str | None, list[str]]:
 
 def recipes(kind: RecipeKind[Any] = TRAINING) -> list[str]:
   """The recipes that come with the project."""
-  folder = pathlib.Path(schema.__file__).parent
+  folder = pathlib.Path(configs.__file__).parent
   paths = [path for pattern in kind.patterns for path in folder.glob(pattern)]
   return sorted(str(path.relative_to(folder.parent)) for path in paths)
 

@@ -21,7 +21,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from configs import errors, schema
+from bmg import errors
+from bmg.configs import schema
 
 # How Orbax marks a checkpoint that is being written.
 _TEMPORARY = '.orbax-checkpoint-tmp'

@@ -26,7 +26,7 @@ from absl import logging
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
-from configs import schema
+from bmg.configs import schema
 
 _BEAT_S = 0.5
 _SLICE_MS = 1000

@@ -16,11 +16,13 @@ import jax
 import numpy as np
 from absl import logging
 
-from agents import types
-from configs import checks, errors, schema
-from evaluation import records
-from learner import (
-  algorithm,
+from bmg import errors
+from bmg.agents import algorithm, types
+from bmg.agents import metrics as metrics_lib
+from bmg.configs import schema
+from bmg.configs.schema import checks
+from bmg.evaluation import records
+from bmg.learner import (
   checkpoints,
   heartbeats,
   hosts,
@@ -28,8 +30,7 @@ from learner import (
   publisher,
   training,
 )
-from learner import metrics as metrics_lib
-from learner import progress as progress_lib
+from bmg.learner import progress as progress_lib
 
 _POLL_S = 0.5
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from agents import types
-from configs import schema
-from learner import progress, training
+from bmg.agents import types
+from bmg.configs import schema
+from bmg.learner import progress, training
 
 _SLICE_S = 0.1
 _JOIN_S = 10.0

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents import types
-from configs import schema
+from bmg.agents import types
+from bmg.configs import schema
 
 # Games that the reported mean return is taken over.
 _RECENT_EPISODES = 100

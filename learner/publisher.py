@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import types
+from bmg.agents import types
 
 
 class Published(NamedTuple):

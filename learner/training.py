@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from agents import compilation, networks, types
-from configs import checks, schema
-from learner import algorithm
-from learner import objectives as objectives_lib
-from learner.algorithm import TrainingState
-from learner.metrics import Metrics
+from bmg.agents import algorithm, compilation, networks, types
+from bmg.agents import objectives as objectives_lib
+from bmg.agents.algorithm import TrainingState
+from bmg.agents.metrics import Metrics
+from bmg.configs import schema
+from bmg.configs.schema import checks
 
 
 class TrainBatch(NamedTuple):

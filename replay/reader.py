@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import reverb
 
-from agents import types
-from configs import schema
-from replay import monitor as monitor_lib
-from replay import table_reader, tables
+from bmg.agents import types
+from bmg.configs import schema
+from bmg.replay import monitor as monitor_lib
+from bmg.replay import table_reader, tables
 
 # How often a wait looks at `stop` and at the state of the server.
 _SLICE_S = 0.1

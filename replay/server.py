@@ -8,8 +8,8 @@ from collections.abc import Callable
 import reverb
 from absl import logging
 
-from configs import schema
-from replay import tables
+from bmg.configs import schema
+from bmg.replay import tables
 
 # Inside the run's folder.
 CHECKPOINT_FOLDER = 'replay'

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import reverb
 from absl import logging
 
-from agents import types
-from configs import errors
-from replay import tables
+from bmg import errors
+from bmg.agents import types
+from bmg.replay import tables
 
 _RETRY_S = 1.0
 _PUT_SLICE_S = 0.2

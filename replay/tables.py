@@ -3,8 +3,9 @@
 import reverb
 import tensorflow as tf
 
-from agents import types
-from configs import errors, schema
+from bmg import errors
+from bmg.agents import types
+from bmg.configs import schema
 
 ONLINE = 'online'
 REPLAY = 'replay'

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import reverb
 from absl import logging
 
-from agents import types
-from configs import schema
-from replay import tables
+from bmg.agents import types
+from bmg.configs import schema
+from bmg.replay import tables
 
 # How often a blocked write looks at `stop`.
 _SLICE_S = 0.5

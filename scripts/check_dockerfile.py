@@ -115,8 +115,8 @@ class Image:
       self.run('/bin/sh', '-c', self._inside(arguments))
 
   def _do_entrypoint(self, arguments: str) -> None:
-    self.run('python', '-m', 'launch.doctor')
-    self.run('python', '-c', 'import launch.train')
+    self.run('python', '-m', 'bmg', 'doctor')
+    self.run('python', '-c', 'import bmg.launch.commands.train')
 
   def _do_user(self, arguments: str) -> None:
     """Nothing to do, as for the next two."""

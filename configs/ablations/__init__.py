@@ -6,7 +6,7 @@ of them runs on a smaller machine.
 
 import ml_collections
 
-from configs import base
+from bmg.configs import base
 
 
 def one_update_ahead() -> ml_collections.ConfigDict:

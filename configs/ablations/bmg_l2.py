@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs import ablations
+from bmg.configs import ablations
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -6,7 +6,7 @@ part.
 
 import ml_collections
 
-from configs import ablations
+from bmg.configs import ablations
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,1 +1,1 @@
-"""Studies of few-shot learning, `python -m experiments.few_shot`."""
+"""Studies of few-shot learning, `python -m bmg few-shot`."""

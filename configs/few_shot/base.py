@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from configs.few_shot import schema
+from bmg.configs.few_shot import schema
 
 # What the paper compares: K of both, and L of BMG (section 6, appendix D).
 INNER_UPDATES = (1, 5)

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs.few_shot import base
+from bmg.configs.few_shot import base
 
 
 def get_config() -> ml_collections.ConfigDict:

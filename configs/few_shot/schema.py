@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import checks
+from bmg.configs.schema import checks
 
 DATA_KINDS = ('sinusoid', 'digits', 'omniglot', 'miniimagenet')
 _FOLDER_KINDS = ('omniglot', 'miniimagenet')

@@ -1,1 +1,1 @@
-"""Studies on Atari, whose variants `launch.sweep` trains side by side."""
+"""Studies on Atari, whose variants `bmg sweep` trains side by side."""

@@ -1,6 +1,6 @@
 """Does meta-learning make up for a wrong hyper-parameter?
 
-  python -m launch.sweep --config=configs/studies/bad_starts.py --variants=all \
+  python -m bmg sweep --config=configs/studies/bad_starts.py --variants=all \
       --games=pong,breakout --seeds=3 --workdir=runs/bad_starts
 
 A variant is a start and a method. A start has one hyper-parameter wrong, as a
@@ -12,8 +12,8 @@ says what is wanted, and is not tuned.
 
 import ml_collections
 
-from configs import atari_local
-from configs.studies import methods
+from bmg.configs import atari_local
+from bmg.configs.studies import methods
 
 # Field, and its wrong value.
 STARTS = {

@@ -1,6 +1,6 @@
 """Fixed hyper-parameters, standard and bootstrapped meta-gradients: who wins?
 
-  python -m launch.sweep --config=configs/studies/methods.py --variants=all \
+  python -m bmg sweep --config=configs/studies/methods.py --variants=all \
       --games=atari5 --seeds=3 --workdir=runs/methods
 
 All variants are the recipe of `make train`, and begin with the same
@@ -9,7 +9,7 @@ hyper-parameters, but for those whose initial value has to lie below a bound.
 
 import ml_collections
 
-from configs import atari_local
+from bmg.configs import atari_local
 
 VARIANTS = ('none', 'mg', 'bmg_l1', 'bmg')
 

@@ -1,1 +1,1 @@
-"""Studies of the two-colors grid world, `python -m experiments.two_colors`."""
+"""Studies of the two-colors grid world, `python -m bmg two-colors`."""

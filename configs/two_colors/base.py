@@ -4,7 +4,7 @@ import dataclasses
 
 import ml_collections
 
-from configs.two_colors import schema
+from bmg.configs.two_colors import schema
 
 
 def get_study() -> ml_collections.ConfigDict:

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs.two_colors import base
+from bmg.configs.two_colors import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
-from configs import checks
-from configs.meta import Context
+from bmg.configs.schema import checks
+from bmg.configs.schema.meta import Context
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ Luketina et al. (2022) try 10,000 to 500,000 steps.
 
 import ml_collections
 
-from configs.two_colors import base
+from bmg.configs.two_colors import base
 
 
 def get_config() -> ml_collections.ConfigDict:

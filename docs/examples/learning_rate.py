@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from learner import engine
+from bmg import engine
 
 NUM_STEPS, NUM_SEEDS, NUM_ROWS = 4000, 8, 8
 SCALES = jnp.logspace(0.0, -1.0, 10)  # Of the inputs: ill-conditioned.

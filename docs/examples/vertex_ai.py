@@ -14,9 +14,9 @@ import launchpad as lp
 from launchpad.nodes.python import xm_docker
 from xmanager import xm
 
-from configs import atari_paper, schema
-from launch import plan
-from launch import program as program_lib
+from bmg.configs import atari_paper, schema
+from bmg.launch.program import program as program_lib
+from bmg.launch.run import topology
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ def main(bucket: str, name: str) -> None:
   lp.launch(
     program,
     launch_type=lp.LaunchType.VERTEX_AI,
-    xm_resources={group: resources(group) for group in plan.TASK_GROUPS},
+    xm_resources={group: resources(group) for group in topology.TASK_GROUPS},
   )
 
 

@@ -1,1 +1,1 @@
-"""The report on runs of Atari: `python -m evaluation.report`."""
+"""The report on runs of Atari: `python -m bmg report`."""

@@ -1,11 +1,11 @@
-"""Reports on runs of Atari: `python -m evaluation.report RUN... --out=FOLDER`.
+"""Reports on runs of Atari: `python -m bmg report RUN... --out=FOLDER`.
 
 A RUN is a run's folder, a folder that holds runs (a sweep), or
 LABEL=FOLDER,FOLDER,... of such folders. Runs with one label are one agent: of
 each game, they are its seeds. Writes one page and two tables:
 
-  python -m evaluation.report bmg=runs/bmg none=runs/none --out=report
-  python -m evaluation.report --published --out=report
+  python -m bmg report bmg=runs/bmg none=runs/none --out=report
+  python -m bmg report --published --out=report
 """
 
 import argparse
@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from evaluation import read
-from evaluation.report import (
+from bmg.evaluation import read
+from bmg.evaluation.report import (
   collect,
   figures,
   games,
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       files = report(collect.collect(args.runs, args.group))
     _write(args.out, files)
   except (read.RecordsError, OSError) as error:
-    print(f'bmg-report: {error}', file=sys.stderr)
+    print(f'bmg report: {error}', file=sys.stderr)
     return 2
   for name in files:
     print(os.path.join(args.out, name))
@@ -84,13 +84,13 @@ def published_report() -> dict[str, str]:
 
 
 def entry() -> None:
-  """The console script."""
+  """The command `bmg report`."""
   sys.exit(main())
 
 
 def _made() -> page.Markup:
   now = time.strftime('%Y-%m-%d %H:%M %z')
-  return page.tag('p', f'Made by bmg-report at {now}.', class_='muted')
+  return page.tag('p', f'Made by bmg report at {now}.', class_='muted')
 
 
 def _write(folder: str, files: dict[str, str]) -> None:
@@ -106,9 +106,9 @@ def _write(folder: str, files: dict[str, str]) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='bmg-report',
+    prog='bmg report',
     description='Reports on runs of Atari: curves, scores, statistics.',
-    epilog='Example: bmg-report bmg=runs/bmg none=runs/none --out=report',
+    epilog='Example: bmg report bmg=runs/bmg none=runs/none --out=report',
   )
   parser.add_argument(
     'runs',

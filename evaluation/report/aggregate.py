@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation import atari_scores
+from bmg.evaluation import atari_scores
 
 # Human-normalised scores [num_seeds] by game; 1 is a human's.
 Scores = Mapping[str, np.ndarray]

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from configs import fields, schema
-from evaluation import read
-from evaluation import travel as travel_lib
+from bmg.configs import schema
+from bmg.configs.schema import fields
+from bmg.evaluation import read
+from bmg.evaluation import travel as travel_lib
 
 # Labels runs that are in no sweep of variants.
 _GROUP = 'meta.mode'

@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib import axes, ticker
 from matplotlib import figure as figure_lib
 
-from configs import schema
-from evaluation import atari_scores, figure_style, plot
-from evaluation.report import collect, scores
+from bmg.configs import schema
+from bmg.evaluation import atari_scores, figure_style, plot
+from bmg.evaluation.report import collect, scores
 
 # Stands for the colour of the text around the figure.
 _INK = '#010203'

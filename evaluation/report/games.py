@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluation import atari_scores, numbers
-from evaluation.report import (
+from bmg.evaluation import atari_scores, numbers
+from bmg.evaluation.report import (
   collect,
   figures,
   overview,

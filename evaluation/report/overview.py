@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from evaluation.report import (
+from bmg.evaluation.report import (
   aggregate,
   figures,
   page,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from evaluation import atari_scores, numbers
-from evaluation.report import (
+from bmg.evaluation import atari_scores, numbers
+from bmg.evaluation.report import (
   aggregate,
   collect,
   page,

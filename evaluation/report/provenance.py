@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation import numbers, travel
-from evaluation.report import (
+from bmg.evaluation import numbers, travel
+from bmg.evaluation.report import (
   collect,
   page,
   published,

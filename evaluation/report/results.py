@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation import atari_scores
-from evaluation.report import aggregate, collect, published, scores
+from bmg.evaluation import atari_scores
+from bmg.evaluation.report import aggregate, collect, published, scores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation import atari_scores
-from evaluation.report import collect
+from bmg.evaluation import atari_scores
+from bmg.evaluation.report import collect
 
 PROTOCOL_FRAMES = 200_000_000
 WINDOW_SHARE = 0.05

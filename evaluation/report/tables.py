@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from evaluation import atari_scores
-from evaluation.report import aggregate, collect, published, results, scores
+from bmg.evaluation import atari_scores
+from bmg.evaluation.report import aggregate, collect, published, results, scores
 
 Row = Mapping[str, object]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from evaluation.report import aggregate
+from bmg.evaluation.report import aggregate
 
 
 def percent(value: float) -> str:

@@ -1,6 +1,6 @@
 """Compares MAML and BMG, and resumes where it was stopped.
 
-Usage: python -m experiments.few_shot --config=configs/few_shot/digits.py
+Usage: python -m bmg few-shot --config=configs/few_shot/digits.py
          --workdir=runs/few_shot/digits --only=maml_k5,bmg_k5_l5
 """
 
@@ -10,12 +10,15 @@ from typing import Any
 
 from absl import flags, logging
 
-from configs import checks, errors, fields
-from configs.few_shot import schema
-from experiments import command
-from experiments.few_shot import images, report, tasks, training
-from launch import cli, local, run_files
-from learner import checkpoints
+from bmg import errors
+from bmg.configs.few_shot import schema
+from bmg.configs.schema import checks, fields
+from bmg.experiments import command
+from bmg.experiments.few_shot import images, report, tasks, training
+from bmg.launch import cli
+from bmg.launch.local import launcher as local
+from bmg.launch.run import files
+from bmg.learner import checkpoints
 
 _KIND = cli.RecipeKind(
   tuple(
@@ -132,7 +135,7 @@ def _print_checksum(data: schema.Data) -> int:
 
 def _check_same(workdir: str, fingerprint: Mapping[str, Any]) -> None:
   """Refuses a folder that was made with another configuration."""
-  saved = run_files.read_json(run_files.config(workdir))
+  saved = files.read_json(files.config(workdir))
   before = fingerprint if saved is None else fields.flatten(saved)
   for field in [*fingerprint, *before]:
     if before.get(field) != fingerprint.get(field):
@@ -144,14 +147,19 @@ def _check_same(workdir: str, fingerprint: Mapping[str, Any]) -> None:
 
 def _write_config(workdir: str, study: schema.Study) -> None:
   try:
-    run_files.write_json(run_files.config(workdir), schema.to_dict(study))
+    files.write_json(files.config(workdir), schema.to_dict(study))
   except OSError as error:
     raise cli.UsageError(
       f'--workdir={workdir}: cannot be written to: {error.strerror}'
     ) from error
 
 
-if __name__ == '__main__':
+def entry() -> None:
+  """The command `bmg few-shot`."""
   # Of the whole process, so not in `main`: Orbax has much to say.
   logging.set_verbosity(logging.ERROR)
   cli.run_main(main)
+
+
+if __name__ == '__main__':
+  entry()

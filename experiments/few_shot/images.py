@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from configs import errors
-from configs.few_shot import schema
+from bmg import errors
+from bmg.configs.few_shot import schema
 
 SPLITS = ('train', 'validation', 'test')
 _MINIIMAGENET_FOLDERS = ('train', 'val', 'test')

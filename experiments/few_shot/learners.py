@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs.few_shot import schema
-from experiments.few_shot import networks
-from experiments.few_shot import tasks as tasks_lib
-from learner import engine
+from bmg import engine
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import networks
+from bmg.experiments.few_shot import tasks as tasks_lib
 
 PyTree = Any
 # (state, w, one task) -> (state, aux).

@@ -12,7 +12,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from configs.few_shot import schema
+from bmg.configs.few_shot import schema
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 

@@ -15,9 +15,9 @@ import pandas as pd
 from matplotlib import axes, ticker
 from matplotlib import figure as figure_lib
 
-from configs.few_shot import schema
-from evaluation import figure_style
-from experiments.few_shot import training
+from bmg.configs.few_shot import schema
+from bmg.evaluation import figure_style
+from bmg.experiments.few_shot import training
 
 SUMMARY, PICTURE = 'summary.csv', 'curves.png'
 # MAML is black.

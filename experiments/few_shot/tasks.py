@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from configs.few_shot import schema
-from experiments.few_shot import images
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import images
 
 SPLITS = images.SPLITS
 _AMPLITUDES = (0.1, 5.0)

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from configs import errors
-from configs import schema as atari_schema
-from configs.few_shot import schema
-from experiments.few_shot import learners, networks
-from experiments.few_shot import tasks as tasks_lib
-from learner import checkpoints, engine
+from bmg import engine, errors
+from bmg.configs import schema as atari_schema
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import learners, networks
+from bmg.experiments.few_shot import tasks as tasks_lib
+from bmg.learner import checkpoints
 
 PyTree = Any
 # Evaluations by column, float64 [num_evaluations]; NaN where still to come.

@@ -1,4 +1,4 @@
-"""Compares agents on two colors: `python -m experiments.two_colors`.
+"""Compares agents on two colors: `python -m bmg two-colors`.
 
 Runs every agent of a study, each with all its seeds, and reports. The same
 command again goes on where it was stopped, and runs nothing twice.
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import errors
-from configs.two_colors import schema
-from experiments import command, devices
-from experiments.two_colors import report, run
-from launch import cli, local, run_files
-from learner import checkpoints
+from bmg import errors
+from bmg.configs.two_colors import schema
+from bmg.experiments import command, devices
+from bmg.experiments.two_colors import report, run
+from bmg.launch import cli
+from bmg.launch.local import launcher as local
+from bmg.launch.run import files
+from bmg.learner import checkpoints
 
 _NAMES = (
   'table',
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(study: schema.Study, names: Sequence[str], workdir: str) -> int:
   """Runs the agents one after the other, then reports on all that is there."""
   stop = command.stop_on_signals()
-  run_files.write_json(run_files.config(workdir), schema.to_dict(study))
+  files.write_json(files.config(workdir), schema.to_dict(study))
   for name in names:
     agent_run = run.AgentRun(study, name, workdir)
     try:
@@ -118,5 +120,10 @@ class _Display:
     )
 
 
-if __name__ == '__main__':
+def entry() -> None:
+  """The command `bmg two-colors`."""
   cli.run_main(main)
+
+
+if __name__ == '__main__':
+  entry()

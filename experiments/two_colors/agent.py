@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents import context as context_lib
-from agents import meta_parameters
-from configs.two_colors import schema
-from learner import engine
+from bmg import engine
+from bmg.agents import context as context_lib
+from bmg.agents import meta_parameters
+from bmg.configs.two_colors import schema
 
 PyTree = Any
 # Means over steps, by name.

@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from configs.two_colors import schema
+from bmg.configs.two_colors import schema
 
 SIZE = 5
 NUM_CELLS = SIZE * SIZE

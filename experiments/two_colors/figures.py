@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import figure as figure_lib
 
-from evaluation import figure_style
+from bmg.evaluation import figure_style
 
 # (records, column of the hyper-parameter) by agent.
 Records = Mapping[str, tuple[pd.DataFrame, str]]

@@ -1,6 +1,6 @@
 """Reports on seeds that were run in several folders, as on one study.
 
-Usage: python -m experiments.two_colors.merge --workdirs=runs/a,runs/b
+Usage: python -m bmg.experiments.two_colors.merge --workdirs=runs/a,runs/b
          [--out=runs/two_colors_merged]
 
 Seeds have nothing to say to each other: machines can share them, each with its
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from absl import flags
 
-from configs import fields
-from configs.two_colors import schema
-from experiments.two_colors import report, study_folder
-from launch import cli
+from bmg.configs.schema import fields
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import report, study_folder
+from bmg.launch import cli
 
 
 class Part(NamedTuple):

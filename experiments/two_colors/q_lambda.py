@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agents import context as context_lib
-from agents import meta_parameters
-from configs.two_colors import schema
-from experiments.two_colors import agent as agent_lib
-from experiments.two_colors import environment
-from learner import engine
+from bmg import engine
+from bmg.agents import context as context_lib
+from bmg.agents import meta_parameters
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import agent as agent_lib
+from bmg.experiments.two_colors import environment
 
 PyTree = Any
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from configs.two_colors import schema
-from experiments.two_colors import agent as agent_lib
-from experiments.two_colors import figures
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import agent as agent_lib
+from bmg.experiments.two_colors import figures
 
 # Total return of 10 M steps, in millions: mean and standard deviation of ten
 # seeds. Luketina et al. (2022), table 1; its items respawn otherwise, and it

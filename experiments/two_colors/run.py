@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from jax.experimental import shard_map
 
-from configs import fields
-from configs import schema as atari_schema
-from configs.two_colors import schema
-from experiments.two_colors import actor_critic, q_lambda
-from experiments.two_colors import agent as agent_lib
-from learner import checkpoints
+from bmg.configs import schema as atari_schema
+from bmg.configs.schema import fields
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import actor_critic, q_lambda
+from bmg.experiments.two_colors import agent as agent_lib
+from bmg.learner import checkpoints
 
 PyTree = Any
 

@@ -2,8 +2,9 @@
 
 import json
 
-from configs.two_colors import schema
-from launch import cli, run_files
+from bmg.configs.two_colors import schema
+from bmg.launch import cli
+from bmg.launch.run import files
 
 
 def read_study(flag: str, workdir: str) -> schema.Study:
@@ -13,7 +14,7 @@ def read_study(flag: str, workdir: str) -> schema.Study:
     UsageError: names the flag; the folder holds no study that can be read.
     ConfigError: the study has a field, or a value, that is not allowed.
   """
-  path = run_files.config(workdir)
+  path = files.config(workdir)
   try:
     return schema.from_config_dict(json.loads(path.read_text()))
   except OSError as error:

@@ -1,6 +1,6 @@
 """Counts the hidden units of Q(lambda) that have died.
 
-Usage: python -m experiments.two_colors.units [--workdir=runs/two_colors]
+Usage: python -m bmg.experiments.two_colors.units [--workdir=runs/two_colors]
 
 A ReLU unit that is zero in every state of the world has no gradient: no update
 brings it back.
@@ -18,9 +18,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import devices
-from experiments.two_colors import environment, run, study_folder
-from launch import cli
+from bmg.experiments import devices
+from bmg.experiments.two_colors import environment, run, study_folder
+from bmg.launch import cli
 
 PyTree = Any
 

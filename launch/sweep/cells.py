@@ -7,9 +7,12 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from configs import checks, schema
-from evaluation import atari_scores
-from launch import cli, dns, run_files
+from bmg.configs import schema
+from bmg.configs.schema import checks
+from bmg.evaluation import atari_scores
+from bmg.launch import cli
+from bmg.launch.kubernetes import dns
+from bmg.launch.run import files
 
 PENDING = 'pending'
 RUNNING = 'running'
@@ -205,7 +208,7 @@ def save(workdir: str, statuses: Iterable[Status]) -> None:
   Raises:
     OSError: the sweep's folder cannot be written to.
   """
-  run_files.write_json(
+  files.write_json(
     _path(workdir),
     {
       str(status.cell): {
@@ -220,5 +223,5 @@ def save(workdir: str, statuses: Iterable[Status]) -> None:
 
 def load(workdir: str, cells: Iterable[Cell]) -> list[Status]:
   """Returns what the sweep last said about each cell."""
-  saved: Mapping[str, Any] = run_files.read_json(_path(workdir), {})
+  saved: Mapping[str, Any] = files.read_json(_path(workdir), {})
   return [Status(cell, **saved.get(str(cell), {})) for cell in cells]

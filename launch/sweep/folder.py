@@ -7,9 +7,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs import checks, fields, schema
-from launch import cli, run_files, run_folder
-from launch.sweep import cells
+from bmg.configs import schema
+from bmg.configs.schema import checks, fields
+from bmg.launch import cli
+from bmg.launch.run import files, provenance
+from bmg.launch.run import folder as run_folder
+from bmg.launch.sweep import cells
 
 # What may differ from start to start, as it does not change what is learned. A
 # run by itself may change more; the cells of a sweep have to be alike.
@@ -72,7 +75,7 @@ def read(workdir: str) -> Settings:
   Raises:
     UsageError: it is not the folder of a sweep.
   """
-  saved = run_files.read_json(_path(workdir))
+  saved = files.read_json(_path(workdir))
   try:
     return _from_json(saved)
   except (KeyError, TypeError) as error:
@@ -124,7 +127,7 @@ def _to_json(settings: Settings, saved: Mapping[str, Any]) -> dict[str, Any]:
 def _trained(workdir: str) -> set[str]:
   """Returns the variants that some cell has a checkpoint of."""
   folder = pathlib.Path(workdir)
-  folders = run_files.read_json(_path(workdir), {}).get('folders')
+  folders = files.read_json(_path(workdir), {}).get('folders')
   if folders is None:
     return (
       set(cells.NO_VARIANTS) if any(folder.glob('*/checkpoints/*')) else set()
@@ -150,7 +153,7 @@ def check(workdir: str, settings: Settings) -> list[str]:
     UsageError: the folder holds something else.
     ConfigError: cells of it were trained under another configuration.
   """
-  if run_files.config(workdir).exists():
+  if files.config(workdir).exists():
     raise cli.UsageError(
       f'--workdir={workdir}: holds a single run; take another folder'
     )
@@ -212,9 +215,9 @@ def write(workdir: str, settings: Settings, argv: Sequence[str]) -> None:
   Raises:
     OSError: the folder cannot be written to.
   """
-  saved = run_files.read_json(_path(workdir), {})
-  starts = [*saved.get('starts', []), run_folder.provenance(argv)]
-  run_files.write_json(
+  saved = files.read_json(_path(workdir), {})
+  starts = [*saved.get('starts', []), provenance.describe(argv)]
+  files.write_json(
     _path(workdir), {**_to_json(settings, saved), 'starts': starts}
   )
 
@@ -222,7 +225,7 @@ def write(workdir: str, settings: Settings, argv: Sequence[str]) -> None:
 def in_use(workdir: str) -> bool:
   """Whether somebody holds `local.lock` on the folder, of a run or a sweep."""
   try:
-    lock = os.open(run_files.lock(workdir), os.O_RDONLY)
+    lock = os.open(files.lock(workdir), os.O_RDONLY)
   except OSError:
     return False
   try:

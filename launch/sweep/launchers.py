@@ -1,6 +1,6 @@
 """How the cells of a sweep are started, watched and stopped, by launcher.
 
-Each cell is started by the command `python -m launch.train`. On this machine
+Each cell is started by the command `python -m bmg train`. On this machine
 that process is the run; of a cluster it only submits the run's jobs, which are
 then watched in the run's files and in the scheduler's queue.
 """
@@ -15,8 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from launch import cli, node_log, resources, run_files, supervisor
-from launch.sweep import cells, folder, progress, queues
+from bmg.launch import cli
+from bmg.launch.local import environment as environment_lib
+from bmg.launch.local import supervisor
+from bmg.launch.run import files, node_log
+from bmg.launch.sweep import cells, folder, progress, queues
 
 _STOPPED_BY_OTHERS = 'was stopped, but not by the sweep'
 # What was told to kill its own is itself killed after so long.
@@ -91,7 +94,7 @@ def _popen(
       stderr=subprocess.STDOUT,
       env={
         **os.environ,
-        'PYTHONPATH': resources.python_path(os.environ),
+        'PYTHONPATH': environment_lib.python_path(os.environ),
         **(environment or {}),
       },
       # A terminal's Ctrl-C reaches the sweep alone.
@@ -293,7 +296,7 @@ class ClusterLauncher:
       return Ending(cells.FAILED, *failure)
     if cell in self._stops:
       return Ending(cells.STOPPED)
-    if run_files.launch_state(cell.workdir) == run_files.STOPPED:
+    if files.launch_state(cell.workdir) == files.STOPPED:
       return Ending(cells.FAILED, _STOPPED_BY_OTHERS)
     return Ending(cells.FAILED, 'its job has gone before the run finished')
 
@@ -311,4 +314,4 @@ class ClusterLauncher:
 
 
 def _is_over(cell: cells.Cell) -> bool:
-  return run_files.launch_state(cell.workdir) in run_files.FINAL_STATES
+  return files.launch_state(cell.workdir) in files.FINAL_STATES

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import psutil
 
-from configs import schema
+from bmg.configs import schema
 
 # Gigabytes of the processes of one run, measured on the recipes in configs/:
 # each actor and the evaluator; the learner; replay without its frames.

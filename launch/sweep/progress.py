@@ -4,8 +4,8 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
-from evaluation import atari_scores
-from launch import plan, run_files, status
+from bmg.evaluation import atari_scores
+from bmg.launch.run import display, files, topology
 
 _TAIL_BYTES = 16_384
 
@@ -36,10 +36,10 @@ def read(workdir: str, game: str, num_frames: int) -> Progress:
       fewer has not learned all of them.
   """
   folder = pathlib.Path(workdir)
-  row = status.last_row(folder / 'learner.jsonl') or {}
-  finished = run_files.read_json(run_files.finished(workdir), {})
+  row = display.last_row(folder / 'learner.jsonl') or {}
+  finished = files.read_json(files.finished(workdir), {})
   learned_frames = finished.get('num_frames', -1)
-  evaluation = status.last_row(folder / 'evaluation.jsonl') or {}
+  evaluation = display.last_row(folder / 'evaluation.jsonl') or {}
   mean_return = _number(row.get('episode_return'))
   return Progress(
     num_frames=int(row.get('num_frames', 0)),
@@ -79,13 +79,13 @@ def node_failure(workdir: str, since: float) -> Failure | None:
     The failure that ended the run, or None where no node failed.
   """
   states = [
-    run_files.read_json(path, {})
+    files.read_json(path, {})
     for path in pathlib.Path(workdir, 'state').glob('*-*.json')
   ]
   failed = [
     state
     for state in states
-    if state.get('state') == run_files.FAILED and state.get('time', 0) >= since
+    if state.get('state') == files.FAILED and state.get('time', 0) >= since
   ]
   if not failed:
     return None
@@ -98,7 +98,7 @@ def node_failure(workdir: str, since: float) -> Failure | None:
 
 
 def _is_fatal(state: dict[str, Any]) -> bool:
-  return state['last_exit'] == f'exit status {plan.FATAL_STATUS}'
+  return state['last_exit'] == f'exit status {topology.FATAL_STATUS}'
 
 
 def last_words(log: pathlib.Path) -> str:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from launch import commands, dns, kubectl, run_files
+from bmg.launch.kubernetes import dns, kubectl
+from bmg.launch.run import files, subprocesses
 
 _PERIOD_S = 15.0
 _TIMEOUT_S = 60.0
@@ -54,7 +55,7 @@ class _Snapshot:
     if time.time() - self._tried_at >= self._period_s:
       try:
         self.take()
-      except commands.CommandError:
+      except subprocesses.CommandError:
         return
 
   def take(self) -> None:
@@ -64,7 +65,7 @@ class _Snapshot:
       CommandError: the scheduler does not answer.
     """
     self._tried_at = now = time.time()
-    self.lines = frozenset(commands.call(self._command, _TIMEOUT_S).split())
+    self.lines = frozenset(subprocesses.call(self._command, _TIMEOUT_S).split())
     self.time = now
 
 
@@ -91,12 +92,17 @@ class SlurmQueue:
 
   def stop_command(self, workdir: str) -> Sequence[str]:
     # To cancel the jobs alone would look like a preemption.
-    command = (sys.executable, '-m', 'launch.stop', '--timeout_s=0')
+    command = (
+      sys.executable,
+      '-m',
+      'bmg.launch.commands.stop',
+      '--timeout_s=0',
+    )
     return (*command, f'--workdir={workdir}')
 
   def _jobs(self, workdir: str) -> tuple[str, str]:
     """Returns the numbers of core job and actors' array; '' for none."""
-    jobs = run_files.read_json(run_files.jobs(workdir), {})
+    jobs = files.read_json(files.jobs(workdir), {})
     return str(jobs.get('core_job', '')), str(jobs.get('actor_job', ''))
 
   def _is_there(self, job: str) -> bool:
@@ -139,6 +145,6 @@ class KubernetesQueue:
 def _try_to_call(command: Sequence[str]) -> None:
   """Whoever asks sees from the next look whether it has helped."""
   try:
-    commands.call(command, _TIMEOUT_S)
-  except commands.CommandError:
+    subprocesses.call(command, _TIMEOUT_S)
+  except subprocesses.CommandError:
     return

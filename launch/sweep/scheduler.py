@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from launch.sweep import cells, launchers, progress
+from bmg.launch.sweep import cells, launchers, progress
 
 _POLL_S = 0.2
 _LONGEST_DELAY_S = 600.0

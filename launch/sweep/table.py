@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from evaluation import numbers
-from launch import formatting
-from launch.sweep import cells, folder, progress
+from bmg.evaluation import numbers
+from bmg.launch.run import formatting
+from bmg.launch.sweep import cells, folder, progress
 
 _REDRAW_S = 2.0
 # Head, borders and totals of the table, and what is said below it.
@@ -128,7 +128,7 @@ class Display:
       lines.insert(
         0,
         f'... and {len(statuses) - len(shown)} more cells: '
-        f'python -m launch.sweep --workdir={self._workdir} --status',
+        f'python -m bmg sweep --workdir={self._workdir} --status',
       )
     return Group(table, Text('\n'.join(lines)))
 

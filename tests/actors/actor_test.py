@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from actors import actor, environment, policy
-from agents import networks, observations
+from bmg.actors import actor, environment, policy
+from bmg.agents import networks, observations
 from tests.actors import fakes
 
 

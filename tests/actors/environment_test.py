@@ -4,7 +4,7 @@ import ale_py
 import numpy as np
 import pytest
 
-from actors import environment
+from bmg.actors import environment
 from tests.actors import fakes
 
 

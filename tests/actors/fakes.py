@@ -8,8 +8,8 @@ import haiku as hk
 import jax
 import numpy as np
 
-from agents import networks, types
-from configs import schema
+from bmg.agents import networks, types
+from bmg.configs import schema
 
 
 def make_env_config(protocol='small42', **overrides) -> schema.Environment:

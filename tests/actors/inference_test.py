@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from actors import actor, environment, inference
-from agents import networks, observations
+from bmg.actors import actor, environment, inference
+from bmg.agents import networks, observations
 from tests.actors import fakes
 
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from actors import parameters
+from bmg.actors import parameters
 from tests.actors import fakes
 
 

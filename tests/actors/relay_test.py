@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from actors import relay
+from bmg.actors import relay
 
 
 class _Source:

@@ -4,8 +4,8 @@ import ale_py.vector_env
 import numpy as np
 import pytest
 
-from actors import actor, policy
-from agents import networks, observations
+from bmg.actors import actor, policy
+from bmg.agents import networks, observations
 from tests.actors import fakes
 
 _SEEDS = np.array([11, 12, 13])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from agents import losses, types
-from configs import schema
+from bmg.agents import losses, types
+from bmg.configs import schema
 
 _H, _B, _T, _A = 3, 3, 5, 3
 _CONFIG = schema.Loss(trust_region=0.3, entropy_on_replay=False)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import context
+from bmg.agents import context
 
 
 def _after(observations, length, decay=0.9):

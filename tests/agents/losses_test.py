@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from agents import losses, types
-from configs import schema
+from bmg.agents import losses, types
+from bmg.configs import schema
 
 _B, _T, _A = 3, 5, 4
 _HYPERS = types.Hypers(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import meta_parameters, types
-from configs import schema
+from bmg.agents import meta_parameters, types
+from bmg.configs import schema
 
 _DEFAULTS = schema.MetaParameters()
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import networks
-from configs import schema
+from bmg.agents import networks
+from bmg.configs import schema
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import observations
+from bmg.agents import observations
 
 
 def _stack_by_hand(frames, starts, frame_stack):

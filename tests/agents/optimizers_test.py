@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from agents import optimizers
-from configs import schema
+from bmg.agents import optimizers
+from bmg.configs import schema
+from bmg.engine import optimizers as engine_optimizers
 
 
 @pytest.mark.parametrize('norm', [0.1, 0.5, 7.0])
@@ -15,7 +16,10 @@ def test_clipping_equals_optax(norm):
   tree = {'a': jnp.array([3.0, 4.0]) * norm / 5.0, 'b': jnp.zeros(2)}
   ours, theirs = (
     clip(0.5)
-    for clip in (optimizers.clip_by_global_norm, optax.clip_by_global_norm)
+    for clip in (
+      engine_optimizers.clip_by_global_norm,
+      optax.clip_by_global_norm,
+    )
   )
   actual, _ = ours.update(tree, ours.init(tree))
   expected, _ = theirs.update(tree, theirs.init(tree))

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from agents import seeding
+from bmg.agents import seeding
 
 
 def test_every_life_of_every_process_has_its_own_seeds():

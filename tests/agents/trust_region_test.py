@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from agents import trust_region
+from bmg.agents import trust_region
 
 
 def _kl(pi, mu, rho_bar=1.0):

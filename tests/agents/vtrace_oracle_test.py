@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rlax
-from agents import vtrace
+from bmg.agents import vtrace
 
 
 def mixed(leak, bound, ratios):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from agents import vtrace
+from bmg.agents import vtrace
 
 _leaky_vtrace = jax.jit(vtrace.leaky_vtrace)
 

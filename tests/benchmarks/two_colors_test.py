@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from benchmarks import two_colors
-from configs import checks
-from launch import cli
+from bmg.benchmarks.two_colors import __main__ as two_colors
+from bmg.configs.schema import checks
+from bmg.launch import cli
 
 
 def _fake_python(folder, text):
@@ -21,7 +21,7 @@ def test_rows_hold_pairs_of_rates(tmp_path):
   out = tmp_path / 'out.json'
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'benchmarks.two_colors'),
+      *(sys.executable, '-m', 'bmg.benchmarks.two_colors'),
       *('--config=configs/two_colors/horizons.py', '--agents=mg_k1'),
       *('--seeds=1,2', '--seconds=0.05', '--repeats=2', f'--out={out}'),
       f'--torch_python={_fake_python(tmp_path, "echo 50.0")}',

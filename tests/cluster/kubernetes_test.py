@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from absl import flags
 
-from launch import cli, dns, manifests
+from bmg.launch import cli
+from bmg.launch.kubernetes import dns, manifests
 from tests.cluster import toy_kubelet
 from tests.launch import system_test
 

@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
-from launch import run_files
+from bmg.launch.run import files
 from tests.cluster import slurm_cluster
 from tests.launch import processes, system_test
 
@@ -68,10 +68,10 @@ class Run:
   def submit(self, *arguments):
     done = self.command('train', *system_test.SMALL_RUN, *_PLACES, *arguments)
     assert done.returncode == 0, done.stderr
-    return json.loads(run_files.jobs(str(self.workdir)).read_text())
+    return json.loads(files.jobs(str(self.workdir)).read_text())
 
   def state(self, name):
-    return run_files.read_json(self.workdir / f'state/{name}.json', {})
+    return files.read_json(self.workdir / f'state/{name}.json', {})
 
   def frames(self):
     try:
@@ -102,7 +102,7 @@ class Run:
 
   def pids(self):
     states = [
-      run_files.read_json(path, {})
+      files.read_json(path, {})
       for path in (self.workdir / 'state').glob('*-*.json')
     ]
     return [
@@ -132,7 +132,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   ):
     cluster.run(*command, jobs['core_job'])
     processes.wait_for(
-      lambda number=number: run_files.launch_number(str(run.workdir)) == number,
+      lambda number=number: files.launch_number(str(run.workdir)) == number,
       timeout_s=120,
     )
     run.await_progress()
@@ -146,7 +146,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   pids = run.pids()
   stopped = run.command('stop')
   assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-  assert run_files.launch_state(str(run.workdir)) == run_files.STOPPED
+  assert files.launch_state(str(run.workdir)) == files.STOPPED
   processes.wait_for(run.is_over)
   assert not any(processes.is_alive(pid) for pid in pids)
   last = run.frames()
@@ -154,7 +154,7 @@ def test_a_run_survives_what_a_cluster_does_to_it(tmp_path, cluster):
   # To its end.
   run.submit(f'--config.num_frames={last + 2_000}')
   processes.wait_for(run.is_over, timeout_s=300)
-  assert run_files.launch_state(str(run.workdir)) == run_files.FINISHED
+  assert files.launch_state(str(run.workdir)) == files.FINISHED
   frames = pd.read_csv(run.workdir / 'learner.csv')['num_frames']
   assert frames.iloc[-1] >= last + 2_000
   assert frames.is_monotonic_increasing

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-import configs
-from configs import schema
+from bmg import configs
+from bmg.configs import schema
 
 _ROOT = pathlib.Path(configs.__file__).parent
 # Not for training on Atari; tests/experiments has theirs.
@@ -17,7 +17,7 @@ _STUDIES = {'few_shot', 'two_colors'}
 def _recipes() -> list[str]:
   """Names of the modules below `configs` that have a `get_config`."""
   return [
-    '.'.join(path.relative_to(_ROOT.parent).with_suffix('').parts)
+    '.'.join(('bmg', *path.relative_to(_ROOT.parent).with_suffix('').parts))
     for path in sorted(_ROOT.rglob('*.py'))
     if '\ndef get_config(' in path.read_text()
     and path.parent.name not in _STUDIES
@@ -36,7 +36,7 @@ def test_recipes_are_found():
     'atari_nature',
     'base',
   }
-  assert {f'configs.{name}' for name in expected} <= set(_recipes())
+  assert {f'bmg.configs.{name}' for name in expected} <= set(_recipes())
 
 
 @pytest.mark.parametrize('name', _recipes())
@@ -46,7 +46,7 @@ def test_a_recipe_is_valid(name):
 
 def test_the_papers_recipe_is_the_papers():
   # Flennerhag et al. (2022), appendix C.
-  config = _load('configs.atari_paper')
+  config = _load('bmg.configs.atari_paper')
   assert config.num_frames == 200_000_000
 
   env = config.env
@@ -84,7 +84,7 @@ def test_the_papers_recipe_is_the_papers():
 
 
 def test_the_papers_recipe_meta_learns_as_the_paper_does():
-  meta = _load('configs.atari_paper').meta
+  meta = _load('bmg.configs.atari_paper').meta
   assert meta.mode == 'bmg'
   assert (meta.inner_updates, meta.updates_between) == (1, 0)
   assert (meta.bootstrap_length, meta.target) == (4, 'grounded')
@@ -122,5 +122,5 @@ def test_the_papers_recipe_meta_learns_as_the_paper_does():
 
 
 def test_the_papers_recipe_is_the_last_of_its_ablations():
-  paper = _load('configs.atari_paper')
-  assert _load('configs.ablations.bmg_kl_v_l4') == paper
+  paper = _load('bmg.configs.atari_paper')
+  assert _load('bmg.configs.ablations.bmg_kl_v_l4') == paper

@@ -3,9 +3,9 @@ import json
 import pandas as pd
 import pytest
 
-from evaluation import archive, read
-from evaluation.report import collect, results
-from launch.sweep import progress
+from bmg.evaluation import archive, read
+from bmg.evaluation.report import collect, results
+from bmg.launch.sweep import progress
 from tests.evaluation.report import fake_runs
 
 

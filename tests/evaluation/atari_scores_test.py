@@ -1,7 +1,7 @@
 import ale_py.roms
 import pytest
 
-from evaluation import atari_scores
+from bmg.evaluation import atari_scores
 
 
 def test_known_scores():

@@ -4,7 +4,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from evaluation import plot, read, records
+from bmg.evaluation import plot, read, records
 
 
 def _make_run(folder, mode, gain, meta=True):

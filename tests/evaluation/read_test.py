@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from evaluation import read, records
-from launch.sweep import cells, folder
+from bmg.evaluation import read, records
+from bmg.launch.sweep import cells, folder
 from tests.launch import processes
 from tests.launch.sweep import fake_sweep
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from evaluation import records
+from bmg.evaluation import records
 
 
 def _csv_rows(folder):
@@ -110,7 +110,7 @@ def test_a_row_without_frames_is_refused(tmp_path):
 
 def test_a_killed_process_leaves_whole_rows(tmp_path):
   code = (
-    'import sys; from evaluation import records\n'
+    'import sys; from bmg.evaluation import records\n'
     f'r = records.RunRecords({str(tmp_path)!r}, "learner", None)\n'
     'for i in range(10**9):\n'
     '  r.write({"num_frames": i, "loss": i / 3})\n'
@@ -132,7 +132,7 @@ def test_a_killed_process_leaves_whole_rows(tmp_path):
 
 _FULL_DISK = """
 import resource, signal
-from evaluation import records
+from bmg.evaluation import records
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # Then a write fails as EFBIG.
 r = records.RunRecords({folder!r}, 'learner', None)
@@ -171,7 +171,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path):
 
 def test_records_do_not_import_tensorflow():
   code = (
-    'import sys; from evaluation import records\n'
+    'import sys; from bmg.evaluation import records\n'
     'sys.exit(any(m in sys.modules for m in ("tensorflow", "torch", "jax")))'
   )
   assert (

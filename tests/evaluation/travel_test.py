@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evaluation import travel
+from bmg.evaluation import travel
 
 
 @pytest.mark.parametrize(

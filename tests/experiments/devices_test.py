@@ -9,7 +9,7 @@ import pytest
 _PROGRAM = """
 import jax
 import jax.numpy as jnp
-from experiments import devices
+from bmg.experiments import devices
 {}
 function = jax.jit(lambda x: jnp.sin(jnp.exp(jnp.tanh(x))))
 print(jax.local_device_count())

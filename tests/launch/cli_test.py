@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
-from configs import checks, schema
-from launch import cli, evaluate, train
+from bmg.configs import schema
+from bmg.configs.schema import checks
+from bmg.launch import cli
+from bmg.launch.commands import evaluate, train
 from tests.launch import processes
 
 _RECIPE = f'--config={processes.ROOT}/configs/atari_local.py'
@@ -56,8 +58,8 @@ _BAD_ARGUMENTS = {
     ['config.meta.mode', "'bgm'", 'bmg, mg, none', "Did you mean 'bmg'"],
   ),
   'no such function': (
-    ['--config.meta.matching=learner.matching:k'],
-    ['config.meta.matching', "'learner.matching:k'", 'cannot be imported'],
+    ['--config.meta.matching=bmg.agents.matching:k'],
+    ['config.meta.matching', "'bmg.agents.matching:k'", 'cannot be imported'],
   ),
   'impossible combination': (
     ['--config.replay.online_capacity=1'],
@@ -165,7 +167,7 @@ def test_the_last_value_of_a_flag_is_taken():
 def test_a_misspelt_field_in_a_recipe_is_named(tmp_path):
   recipe = tmp_path / 'recipe.py'
   recipe.write_text(
-    'from configs import base\n'
+    'from bmg.configs import base\n'
     'def get_config():\n'
     '  config = base.get_config()\n'
     '  config.env.gamee = 1\n'
@@ -211,7 +213,12 @@ def test_a_film_of_an_unknown_kind_is_named(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(config))
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'launch.evaluate', '--video=film.avi'),
+      *(
+        sys.executable,
+        '-m',
+        'bmg.launch.commands.evaluate',
+        '--video=film.avi',
+      ),
       f'--workdir={tmp_path}',
     ],
     cwd=processes.ROOT,
@@ -255,7 +262,7 @@ def test_every_recipe_is_complete(recipe):
 def test_the_process_prints_one_line_and_status_2(tmp_path):
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'launch.train', _RECIPE),
+      *(sys.executable, '-m', 'bmg.launch.commands.train', _RECIPE),
       *('--config.env.game=brekout', f'--workdir={tmp_path / "run"}'),
     ],
     cwd=processes.ROOT,

@@ -4,15 +4,20 @@ import json
 import os
 import sys
 
-from configs import schema
-from launch import local, run_files, status
+from bmg.configs import schema
+from bmg.launch.local import launcher as local
+from bmg.launch.run import display as display_lib
+from bmg.launch.run import files
 from tests.launch import processes
 
 
 def main(workdir, script):
   config = processes.small_config(**json.loads(os.environ['FAKE_LAUNCH']))
-  with local.lock(workdir) as lock, status.Display(config, workdir) as display:
-    run_files.write_json(run_files.config(workdir), schema.to_dict(config))
+  with (
+    local.lock(workdir) as lock,
+    display_lib.Display(config, workdir) as display,
+  ):
+    files.write_json(files.config(workdir), schema.to_dict(config))
     command = (sys.executable, '-S', script)
     run = local.LocalRun(config, workdir, display, lock.fileno(), command)
     return run.run()

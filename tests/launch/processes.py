@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from configs import base, schema
-from launch import run_files
+from bmg.configs import base, schema
+from bmg.launch.run import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIANTS_RECIPE = ROOT / 'tests/launch/variants_recipe.py'
@@ -66,14 +66,14 @@ class Supervised:
   def __init__(self, workdir, tmp_path, group, script, **launch):
     config = schema.to_dict(small_config(**launch))
     (workdir / 'config.json').write_text(json.dumps(config))
-    run_files.begin_launch(str(workdir))
+    files.begin_launch(str(workdir))
     self.workdir = workdir
     self.name = f'{group}-0'
     path = tmp_path / f'{group}.py'
     path.write_text(FAKE_PREAMBLE + script)
     self.process = subprocess.Popen(
       [
-        *(sys.executable, '-S', '-m', 'launch.supervisor'),
+        *(sys.executable, '-S', '-m', 'bmg.launch.local.supervisor'),
         *(f'--workdir={workdir}', f'--group={group}', '--index=0'),
         *('--', sys.executable, '-S', str(path)),
       ],

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from learner import checkpoints
+from bmg.learner import checkpoints
 from tests.launch import processes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -44,7 +44,7 @@ _SMALL_DISK = '3m'
 
 
 class Run:
-  """`launch.train` as a process; a context manager, which leaves none behind.
+  """`bmg train` as a process; a context manager, which leaves none behind.
 
   Attributes:
     workdir: the run's folder.
@@ -57,7 +57,13 @@ class Run:
     self.process = subprocess.Popen(
       [
         *wrapper,
-        *(sys.executable, '-m', 'launch.train', *SMALL_RUN, *arguments),
+        *(
+          sys.executable,
+          '-m',
+          'bmg.launch.commands.train',
+          *SMALL_RUN,
+          *arguments,
+        ),
         f'--workdir={workdir}',
       ],
       cwd=processes.ROOT,
@@ -302,7 +308,12 @@ def test_records_have_neither_gap_nor_repeat(finished_run):
 def test_a_checkpoint_can_be_evaluated(finished_run, tmp_path):
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'launch.evaluate', '--num_episodes=2'),
+      *(
+        sys.executable,
+        '-m',
+        'bmg.launch.commands.evaluate',
+        '--num_episodes=2',
+      ),
       f'--workdir={finished_run.workdir}',
       f'--video={tmp_path / "game.gif"}',
     ],

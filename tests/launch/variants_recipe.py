@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from configs import atari_local
+from bmg.configs import atari_local
 
 VARIANTS = ('none', 'mg', 'bmg', 'bmg-l4')
 

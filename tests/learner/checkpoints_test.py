@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import errors, schema
-from learner import checkpoints, training
+from bmg import errors
+from bmg.configs import schema
+from bmg.learner import checkpoints, training
 from tests.learner import fakes
 
 _FINGERPRINT = {'num_actions': 6, 'agent.head_hidden': [256, 256]}

@@ -16,9 +16,9 @@ import json
 import sys
 import jax
 import numpy as np
-from agents import types
-from configs import base, schema
-from learner import training
+from bmg.agents import types
+from bmg.configs import base, schema
+from bmg.learner import training
 
 config = base.get_config()
 config.env.protocol = 'small42'

@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
-from agents import types
-from configs import schema
+from bmg.agents import types
+from bmg.configs import schema
 
 NUM_ACTIONS = 3
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from learner import heartbeats
+from bmg.learner import heartbeats
 
 
 def test_there_are_signs_of_life_until_the_function_ends(monkeypatch):

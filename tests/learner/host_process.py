@@ -17,9 +17,9 @@ import threading
 import jax
 import numpy as np
 
-from configs import schema
-from learner import hosts, prefetch, training
-from learner import learner as learner_lib
+from bmg.configs import schema
+from bmg.learner import hosts, prefetch, training
+from bmg.learner import learner as learner_lib
 from tests.learner import fakes
 
 

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import checks, schema
-from learner import checkpoints, hosts
-from learner import learner as learner_lib
+from bmg.configs import schema
+from bmg.configs.schema import checks
+from bmg.learner import checkpoints, hosts
+from bmg.learner import learner as learner_lib
 from tests.learner import fakes
 
 _DEADLINE_S = 120

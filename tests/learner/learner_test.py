@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import checks, errors
-from learner import checkpoints, training
-from learner import learner as learner_lib
+from bmg import errors
+from bmg.configs.schema import checks
+from bmg.learner import checkpoints, training
+from bmg.learner import learner as learner_lib
 from tests.learner import fakes
 
 _FRAMES_PER_UPDATE = 32
@@ -358,7 +359,7 @@ def test_a_changed_network_is_refused(tmp_path):
 
 def test_imports_no_launcher_replay_server_or_tensorflow():
   code = (
-    'import sys, learner.learner; '
+    'import sys, bmg.learner.learner; '
     "print([x for x in ('launchpad', 'reverb', 'tensorflow') "
     'if x in sys.modules])'
   )

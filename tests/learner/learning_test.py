@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from agents import networks, observations, types
-from configs import schema
-from learner import training
+from bmg.agents import networks, observations, types
+from bmg.configs import schema
+from bmg.learner import training
 
 _GAMES, _T, _S, _A = 8, 20, 4, 3
 _GRID, _CELL = 7, 3

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from learner import prefetch, training
+from bmg.learner import prefetch, training
 from tests.learner import fakes
 
 

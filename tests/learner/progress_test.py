@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from configs import schema
-from learner import progress
+from bmg.configs import schema
+from bmg.learner import progress
 from tests.learner import fakes
 
 

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learner import publisher
+from bmg.learner import publisher
 
 
 def _publish(source, version, params):

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import reverb
 
-from configs import schema
-from replay import tables
+from bmg.configs import schema
+from bmg.replay import tables
 
 NUM_ACTIONS = 3
 
 _SERVE = """
 import json, sys
 import reverb
-from configs import schema
-from replay import server, tables
+from bmg.configs import schema
+from bmg.replay import server, tables
 
 config = schema.from_config_dict(json.loads(sys.argv[1]))
 reverb.Server(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import reverb
 
-from configs import errors
-from replay import reader, table_reader, writer
+from bmg import errors
+from bmg.replay import reader, table_reader, writer
 from tests.replay.conftest import NUM_ACTIONS, Calls, table_sizes, wait_until
 
 

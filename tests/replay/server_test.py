@@ -5,7 +5,7 @@ import threading
 import pytest
 import reverb
 
-from replay import server, tables
+from bmg.replay import server, tables
 from tests.replay.conftest import NUM_ACTIONS
 
 

@@ -6,9 +6,10 @@ import psutil
 import pytest
 import reverb
 
-from agents import types
-from configs import errors, schema
-from replay import tables, writer
+from bmg import errors
+from bmg.agents import types
+from bmg.configs import schema
+from bmg.replay import tables, writer
 from tests.replay.conftest import NUM_ACTIONS, table_sizes
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import reverb
 
-from configs import errors
-from replay import writer
+from bmg import errors
+from bmg.replay import writer
 from tests.replay.conftest import Calls, table_sizes, wait_until
 
 

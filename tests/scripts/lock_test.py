@@ -7,7 +7,7 @@ import runpy
 import pytest
 import setuptools
 
-from launch import health_checks
+from bmg.launch.commands import health_checks
 
 _REPOSITORY = pathlib.Path(__file__).parents[2]
 _VARIANTS = ('cpu', 'cuda', 'tpu')

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from evaluation import atari_scores
-from evaluation.report import aggregate, published, results
+from bmg.evaluation import atari_scores
+from bmg.evaluation.report import aggregate, published, results
 
 
 def _scores(**games):

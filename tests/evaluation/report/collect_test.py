@@ -1,7 +1,7 @@
 import pytest
 
-from evaluation import read
-from evaluation.report import collect
+from bmg.evaluation import read
+from bmg.evaluation.report import collect
 from tests.evaluation.report import fake_runs
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib import textpath
 
-from evaluation import atari_scores, numbers
-from evaluation.report import __main__ as report
-from evaluation.report import aggregate, figures, page, results, text
+from bmg.evaluation import atari_scores, numbers
+from bmg.evaluation.report import __main__ as report
+from bmg.evaluation.report import aggregate, figures, page, results, text
 from tests.evaluation.report import fake_runs
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import records
-from evaluation.report import collect, scores
+from bmg.evaluation import records
+from bmg.evaluation.report import collect, scores
 from tests.evaluation.report import fake_runs
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.few_shot import __main__ as command
-from launch import cli
+from bmg.experiments.few_shot import __main__ as command
+from bmg.launch import cli
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,7 @@ _TIMEOUT_S = 100
 
 def _start(*flags):
   return subprocess.Popen(
-    [sys.executable, '-m', 'experiments.few_shot', *flags],
+    [sys.executable, '-m', 'bmg.experiments.few_shot', *flags],
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from configs import checks
-from configs.few_shot import base, schema
+from bmg.configs.few_shot import base, schema
+from bmg.configs.schema import checks
 
 _RECIPES = ('digits', 'miniimagenet', 'omniglot', 'sinusoid')
 
@@ -16,7 +16,7 @@ def _study(**fields):
 
 @pytest.mark.parametrize('name', _RECIPES)
 def test_recipes_compare_what_the_paper_compares(name):
-  recipe = importlib.import_module(f'configs.few_shot.{name}').get_config()
+  recipe = importlib.import_module(f'bmg.configs.few_shot.{name}').get_config()
   if name in ('miniimagenet', 'omniglot'):
     with pytest.raises(checks.ConfigError, match=r'config\.data\.folder'):
       schema.from_config_dict(recipe)

@@ -5,8 +5,8 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
-from configs.few_shot import schema
-from experiments.few_shot import images
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import images
 
 
 def _write(path, pixels):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from configs.few_shot import schema
-from experiments.few_shot import learners, networks, tasks
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import learners, networks, tasks
 
 _RATE, _TARGET_RATE = 0.3, 0.2
 _NUM_TASKS, _NUM_WAYS = 2, 3

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.few_shot import schema
-from experiments.few_shot import report, training
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import report, training
 
 _STEPS = np.array([0, 10, 20, 30])
 _MAML = schema.Learner(kind='maml', inner_updates=5)

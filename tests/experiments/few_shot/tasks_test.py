@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.few_shot import schema
-from experiments.few_shot import images, tasks
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import images, tasks
 
 
 def _sample(source, split, count, seed=0):

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.few_shot import schema
-from experiments.few_shot import tasks, training
+from bmg.configs.few_shot import schema
+from bmg.experiments.few_shot import tasks, training
 
 _STUDY = schema.Study(
   num_seeds=1,

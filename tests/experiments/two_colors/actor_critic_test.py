@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from jax.experimental import enable_x64
 
-from agents import losses
-from configs.meta import Context
-from configs.two_colors import schema
-from experiments.two_colors import actor_critic, environment
-from learner import engine
+from bmg import engine
+from bmg.agents import losses
+from bmg.configs.schema.meta import Context
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import actor_critic, environment
 
 _WORLD = schema.Environment(switch_interval=40)
 

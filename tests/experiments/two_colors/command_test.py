@@ -7,10 +7,10 @@ import time
 import pandas as pd
 import pytest
 
-from configs import checks
-from configs.two_colors import schema
-from experiments.two_colors import __main__ as command
-from launch import cli
+from bmg.configs.schema import checks
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import __main__ as command
+from bmg.launch import cli
 
 _ROOT = pathlib.Path(__file__).resolve().parents[3]
 _SMALL = [
@@ -26,7 +26,7 @@ def _command(workdir, *arguments):
   return [
     sys.executable,
     '-m',
-    'experiments.two_colors',
+    'bmg.experiments.two_colors',
     f'--workdir={workdir}',
     '--only=ac_fixed,q_fixed',
     *_SMALL,
@@ -100,7 +100,7 @@ def test_whole_study_and_its_report(tmp_path):
   assert (report['num_steps'] == 960).all()
   dead = subprocess.run(
     [
-      *(sys.executable, '-m', 'experiments.two_colors.units'),
+      *(sys.executable, '-m', 'bmg.experiments.two_colors.units'),
       f'--workdir={tmp_path}',
     ],
     cwd=_ROOT,

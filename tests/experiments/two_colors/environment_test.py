@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.two_colors import schema
-from experiments.two_colors import environment
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import environment
 
 _UP, _RIGHT, _DOWN, _LEFT = range(4)
 

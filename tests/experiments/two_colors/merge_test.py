@@ -3,9 +3,10 @@ import pathlib
 import pandas as pd
 import pytest
 
-from configs.two_colors import schema
-from experiments.two_colors import merge, report
-from launch import cli, run_files
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import merge, report
+from bmg.launch import cli
+from bmg.launch.run import files
 
 _SMALL = {'num_steps': 40_000, 'num_seeds': 2}
 
@@ -33,7 +34,7 @@ def _run(folder, rewards, **fields):
     for seed, reward in enumerate(rewards)
   )
   folder.mkdir()
-  run_files.write_json(run_files.config(folder), schema.to_dict(study))
+  files.write_json(files.config(folder), schema.to_dict(study))
   paths = {}
   for name in study.agents:
     paths[name] = folder / f'{name}.csv'
@@ -97,7 +98,7 @@ def test_a_report_of_another_study_is_named(tmp_path):
   one = _run(tmp_path / 'one', [0.1, 0.2])
   other = _run(tmp_path / 'other', [0.1, 0.2], seed=2)
   another = _study(seed=2, agents={'ac_wide': schema.Agent()})
-  run_files.write_json(run_files.config(other), schema.to_dict(another))
+  files.write_json(files.config(other), schema.to_dict(another))
   with pytest.raises(cli.UsageError, match='ac_fixed, which is no agent'):
     _merge(tmp_path / 'out', one, other)
 
@@ -105,7 +106,7 @@ def test_a_report_of_another_study_is_named(tmp_path):
 def test_a_damaged_configuration_is_named(tmp_path):
   one = _run(tmp_path / 'one', [0.1, 0.2])
   other = _run(tmp_path / 'other', [0.1, 0.2], seed=2)
-  path = run_files.config(other)
+  path = files.config(other)
   path.write_text(path.read_text()[:-20])
   with pytest.raises(cli.UsageError, match=r'config\.json is damaged: .*line'):
     _merge(tmp_path / 'out', one, other)

@@ -5,11 +5,11 @@ import optax
 import pytest
 from jax.experimental import enable_x64
 
-from configs.meta import Context
-from configs.two_colors import schema
-from experiments.two_colors import agent as agent_lib
-from experiments.two_colors import environment, q_lambda
-from learner import engine
+from bmg import engine
+from bmg.configs.schema.meta import Context
+from bmg.configs.two_colors import schema
+from bmg.experiments.two_colors import agent as agent_lib
+from bmg.experiments.two_colors import environment, q_lambda
 
 _WORLD = schema.Environment(switch_interval=40)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.two_colors import base, schema
-from experiments.two_colors import figures, report
+from bmg.configs.two_colors import base, schema
+from bmg.experiments.two_colors import figures, report
 
 
 def _records(num_seeds=2, num_rows=40, steps_per_row=1_000):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs import errors
-from configs.two_colors import base, schema
-from experiments.two_colors import run
+from bmg import errors
+from bmg.configs.two_colors import base, schema
+from bmg.experiments.two_colors import run
 
 
 def _study(**fields):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from experiments.two_colors import units
-from launch import cli
+from bmg.experiments.two_colors import units
+from bmg.launch import cli
 
 
 def test_all_states_differ():

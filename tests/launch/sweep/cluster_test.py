@@ -5,14 +5,10 @@ import time
 
 import pytest
 
-from launch import cli, run_files
-from launch.sweep import __main__ as sweep
-from launch.sweep import (
-  cells,
-  launchers,
-  queues,
-  scheduler,
-)
+from bmg.launch import cli
+from bmg.launch.commands import sweep
+from bmg.launch.run import files
+from bmg.launch.sweep import cells, launchers, queues, scheduler
 from tests.launch import processes
 
 _RECIPE = f'--config={processes.ROOT}/configs/atari_local.py'
@@ -73,13 +69,13 @@ echo "{{\\"core_job\\": \\"$n-core\\", \\"actor_job\\": \\"$n-actors\\"}}" \\
 
   def await_submission(self, launcher):
     launcher.start(self.cell)
-    path = run_files.jobs(str(self.workdir))
+    path = files.jobs(str(self.workdir))
     processes.wait_for(lambda: path.exists() and not launcher.poll(self.cell))
     processes.wait_for(lambda: launcher.adopt(self.cell))
 
   def finish(self):
-    run_files.write_json(
-      run_files.finished(str(self.workdir)), {'num_frames': _NUM_FRAMES}
+    files.write_json(
+      files.finished(str(self.workdir)), {'num_frames': _NUM_FRAMES}
     )
     (self.workdir / 'evaluation.jsonl').write_text(
       json.dumps({'num_frames': _NUM_FRAMES}) + '\n'
@@ -126,7 +122,7 @@ def test_a_cell_whose_job_has_gone_is_submitted_again(cluster):
 def test_a_submitted_cell_that_failed_for_good_is_hopeless(cluster):
   launcher = cluster.launcher()
   cluster.await_submission(launcher)
-  run_files.write_json(
+  files.write_json(
     cluster.workdir / 'state/learner-0.json',
     {
       'name': 'learner-0',
@@ -136,7 +132,7 @@ def test_a_submitted_cell_that_failed_for_good_is_hopeless(cluster):
       'time': time.time(),
     },
   )
-  run_files.end_launch(str(cluster.workdir), run_files.FAILED)
+  files.end_launch(str(cluster.workdir), files.FAILED)
   ending = cluster.await_ending(launcher)
   assert ending.hopeless
   assert 'FatalError: NaN' in ending.reason

@@ -2,9 +2,9 @@
 
 import sys
 
-from launch import cli
-from launch.sweep import __main__ as sweep
-from launch.sweep import cells, folder
+from bmg.launch import cli
+from bmg.launch.commands import sweep
+from bmg.launch.sweep import cells, folder
 
 
 def settings(*configs, **changes):

@@ -3,11 +3,9 @@ import json
 
 import pytest
 
-from configs import checks
-from launch import cli
-from launch.sweep import (
-  folder,
-)
+from bmg.configs.schema import checks
+from bmg.launch import cli
+from bmg.launch.sweep import folder
 from tests.launch import processes
 from tests.launch.sweep import fake_sweep
 

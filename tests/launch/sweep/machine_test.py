@@ -2,10 +2,8 @@ import dataclasses
 
 import pytest
 
-from configs import schema
-from launch.sweep import (
-  machine,
-)
+from bmg.configs import schema
+from bmg.launch.sweep import machine
 from tests.launch import processes
 
 

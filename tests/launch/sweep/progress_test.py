@@ -2,10 +2,8 @@ import json
 
 import pytest
 
-from launch import run_files
-from launch.sweep import (
-  progress,
-)
+from bmg.launch.run import files
+from bmg.launch.sweep import progress
 
 
 def test_progress_of_a_run(tmp_path):
@@ -18,7 +16,7 @@ def test_progress_of_a_run(tmp_path):
   assert not so_far.learned
   row = {'num_frames': 1000, 'episode_return': 14.6}
   (tmp_path / 'learner.jsonl').write_text(json.dumps(row) + '\n')
-  run_files.write_json(run_files.finished(workdir), {'num_frames': 1000})
+  files.write_json(files.finished(workdir), {'num_frames': 1000})
   so_far = progress.read(workdir, 'pong', 1000)
   assert so_far.human_normalized == pytest.approx(1.0)
   assert (so_far.learned, so_far.evaluated) == (True, False)
@@ -34,7 +32,7 @@ def test_the_failure_that_others_followed_is_the_reason(tmp_path):
     ('learner-0', 3, 12.0),
     ('replay-0', 1, 9.0),
   ):
-    run_files.write_json(
+    files.write_json(
       tmp_path / f'state/{name}.json',
       {
         'name': name,

@@ -6,16 +6,15 @@ import sys
 
 import pytest
 
-from launch import cli, local
-from launch.sweep import (
-  folder,
-)
+from bmg.launch import cli
+from bmg.launch.local import launcher as local
+from bmg.launch.sweep import folder
 from tests.launch import processes
 
 _RECIPE = f'--config={processes.ROOT}/configs/atari_local.py'
 _NUM_FRAMES = 2000
 
-# A fake `launch.train` is a script that starts with this.
+# A fake `bmg train` is a script that starts with this.
 _PREAMBLE = """
 import json, os, pathlib, signal, sys, time
 args = dict(arg.removeprefix('--').split('=', 1) for arg in sys.argv[1:])
@@ -258,7 +257,7 @@ def test_a_killed_sweep_leaves_no_orphan_and_keeps_the_folder(start):
 
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'launch.sweep', '--status'),
+      *(sys.executable, '-m', 'bmg.launch.commands.sweep', '--status'),
       f'--workdir={first.workdir}',
     ],
     cwd=processes.ROOT,

@@ -4,10 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
-from launch.sweep import (
-  cells,
-  table,
-)
+from bmg.launch.sweep import cells, table
 from tests.launch import processes
 from tests.launch.sweep import fake_sweep
 

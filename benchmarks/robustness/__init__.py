@@ -1,0 +1,1 @@
+"""What becomes of runs whose processes die, hang, swell or are stopped."""

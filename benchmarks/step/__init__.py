@@ -1,0 +1,1 @@
+"""One training step, without other processes: cost, losses, gradients."""

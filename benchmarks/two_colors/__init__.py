@@ -1,0 +1,1 @@
+"""How fast the study of two colors is, here and in PyTorch."""

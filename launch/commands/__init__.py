@@ -1,0 +1,1 @@
+"""What a user types: train, evaluate, stop, watch, sweep, doctor."""

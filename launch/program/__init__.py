@@ -1,0 +1,1 @@
+"""The Launchpad program of a run, and what runs in each of its processes."""

@@ -1,0 +1,1 @@
+"""What a run is: its folder, its files, its nodes, how it is shown."""
