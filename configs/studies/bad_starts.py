@@ -16,7 +16,7 @@ from bmg.configs import atari_local
 from bmg.configs.studies import methods
 
 # Field, and its wrong value.
-STARTS = {
+STARTS: dict[str, tuple[str, float] | None] = {
   'good': None,
   'entropy_high': ('entropy_weight', 0.01),
   'entropy_low': ('entropy_weight', 0.0001),
@@ -34,8 +34,9 @@ def get_config(variant: str = 'good-bmg') -> ml_collections.ConfigDict:
   config.evaluator.period_frames = 3_000_000
   start, method = variant.split('-')
   methods.use_method(config, method)
-  if STARTS[start]:
-    name, value = STARTS[start]
+  wrong = STARTS[start]
+  if wrong is not None:
+    name, value = wrong
     parameter = config.meta.parameters[name]
     if method == 'none':
       parameter.fixed = value
