@@ -1,9 +1,9 @@
 """Says what meta-learning makes of wrong hyper-parameters: table and figure.
 
-Usage: python -m experiments.bad_starts RUNS... [--out=FOLDER]
+Usage: python -m bmg.experiments.bad_starts RUNS... [--out=FOLDER]
 
-RUNS are folders of `launch.sweep` with configs/studies/bad_starts.py, or copies
-of such by `evaluation.archive`; one for each game, or for several.
+RUNS are folders of `bmg sweep` with configs/studies/bad_starts.py, or copies
+of such by `bmg archive`; one for each game, or for several.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from matplotlib import figure as figure_lib
 from rich.console import Console
 from rich.table import Table
 
-from configs.studies import bad_starts
-from evaluation import figure_style, plot, read
-from experiments.two_colors.report import Interval, interval
+from bmg.configs.studies import bad_starts
+from bmg.evaluation import figure_style, plot, read
+from bmg.experiments.two_colors.report import Interval, interval
 
 # A run's result is its mean return over the last share of its frames.
 _LAST = 0.1
@@ -246,7 +246,7 @@ def print_table(rows: pd.DataFrame, console: Console) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status."""
   parser = argparse.ArgumentParser(
-    prog='python -m experiments.bad_starts',
+    prog='python -m bmg.experiments.bad_starts',
     description='Says what meta-learning makes of wrong hyper-parameters.',
   )
   parser.add_argument('runs', nargs='+', help='folders of the study')

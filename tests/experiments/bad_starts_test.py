@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs import schema
-from configs.studies import bad_starts as recipe
-from experiments import bad_starts
+from bmg.configs import schema
+from bmg.configs.studies import bad_starts as recipe
+from bmg.experiments import bad_starts
 from tests.evaluation.report import fake_runs
 
 
