@@ -37,7 +37,7 @@ def test_what_is_not_finite_is_not_the_same():
 
 def test_another_loss_is_found_and_the_same_one_is_not(tmp_path):
   changed = tmp_path / 'changed'
-  for room in ('agents', 'configs', 'evaluation', 'learner'):
+  for room in ('agents', 'bmg', 'configs', 'engine', 'evaluation', 'learner'):
     shutil.copytree(ROOT / room, changed / room)
   module = changed / 'agents' / 'losses.py'
   text = module.read_text()
