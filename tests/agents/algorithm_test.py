@@ -234,7 +234,7 @@ def _mean_square(rows, decay):
 
 def test_a_matching_function_of_ones_own_and_a_stride():
   with enable_x64():
-    name = 'tests.learner.small_agent:squared_values'
+    name = 'tests.agents.small_agent:squared_values'
     run = _Run(matching=name, matching_stride=3)
     data = small_agent.batch(0)
     network = small_agent.network()

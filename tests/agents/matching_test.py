@@ -64,7 +64,7 @@ def test_what_the_configuration_allows_exists_and_is_zero_at_the_target(name):
 
 
 def test_a_function_of_ones_own_is_found_by_its_path():
-  function = matching.get_function('tests.learner.small_agent:squared_values')
+  function = matching.get_function('tests.agents.small_agent:squared_values')
   assert function is small_agent.squared_values
 
 
