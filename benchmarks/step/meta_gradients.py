@@ -65,10 +65,15 @@ def _bmg(length: int = 1, updates: int = 1, **fields: Any) -> Fields:
   return _mg(updates, **settings)
 
 
-# Fields in which each differs from the run's configuration.
-VARIANTS: Mapping[str, Fields] = {
-  'run': {},
+# The sum over states is so long that it is always clipped.
+_CLIPPED: Fields = {'loss.reduction': 'sum'}
+_UNCLIPPED: Fields = {
+  'loss.reduction': 'mean',
+  'optimizer.max_grad_norm': 1e6,
+}
+_BASES: Mapping[str, Fields] = {
   **{f'mg-K{updates}': _mg(updates) for updates in (1, 2, 4)},
+  'mg-moments': _mg(differentiate_second_moments=False),
   **{f'bmg-L{length}': _bmg(length) for length in (1, 2, 4, 8, 16)},
   **{f'bmg-K{updates}': _bmg(1, updates) for updates in (2, 4)},
   'bmg-batch-L4': _bmg(4, target_data='batch'),
@@ -76,23 +81,36 @@ VARIANTS: Mapping[str, Fields] = {
     f'bmg-online-L{length}': _bmg(length, target_data='online')
     for length in (4, 8, 16)
   },
+  'bmg-online-L8-kl': _bmg(8, target_data='online', matching='kl'),
   **{
     f'bmg-{matching}': _bmg(matching=matching)
     for matching in ('kl', 'reverse_kl', 'value', 'l2')
   },
   'bmg-sum': _bmg(matching_reduction='sum'),
-  'mg-moments': _mg(differentiate_second_moments=False),
   'bmg-moments': _bmg(differentiate_second_moments=False),
-  # Always clipped, and never.
-  'mg-clipped': {**_mg(), 'optimizer.max_grad_norm': 0.01},
-  'bmg-clipped': {**_bmg(), 'optimizer.max_grad_norm': 0.01},
-  'mg-unclipped': {**_mg(), 'optimizer.max_grad_norm': 1e6},
-  'bmg-unclipped': {**_bmg(), 'optimizer.max_grad_norm': 1e6},
   'bmg-value-whole': {**_bmg(), 'loss.half_value_loss': False},
   'bmg-batch-x4': {
     **_bmg(),
     'replay.online_batch': 4,
     'replay.replay_batch': 4,
+  },
+}
+_IN_BOTH_REGIMES = (
+  'mg-K1',
+  'bmg-L1',
+  'bmg-L4',
+  'bmg-kl',
+  'bmg-online-L8',
+  'bmg-online-L8-kl',
+)
+# Fields in which each differs from the run's configuration.
+VARIANTS: Mapping[str, Fields] = {
+  'run': {},
+  **_BASES,
+  **{
+    f'{name}-{regime}': {**_BASES[name], **fields}
+    for regime, fields in (('clipped', _CLIPPED), ('unclipped', _UNCLIPPED))
+    for name in _IN_BOTH_REGIMES
   },
 }
 # Of these, the value is a multiple of the run's.
