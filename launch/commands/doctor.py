@@ -113,6 +113,8 @@ def main(argv: list[str]) -> int:
 
 def entry() -> None:
   """The command `bmg doctor`."""
+  # What absl shows with --help.
+  sys.modules['__main__'].__doc__ = __doc__
   app.run(main)
 
 

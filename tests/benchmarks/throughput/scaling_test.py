@@ -158,7 +158,8 @@ def test_tables_of_the_page_are_what_its_commands_print(capsys, monkeypatch):
   monkeypatch.chdir(ROOT)
   page = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
   commands = re.findall(
-    r'```sh\npython -m bmg\.benchmarks\.throughput\.scaling ((?:.|\n)*?)```', page
+    r'```sh\npython -m bmg\.benchmarks\.throughput\.scaling ((?:.|\n)*?)```',
+    page,
   )
   assert len(commands) >= 4
   for arguments in commands:
