@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.agent.torso = 'small'
   config.agent.head_hidden = ()
   config.agent.auxiliary_heads = 0
-  config.loss.trust_region = 0.0
+  config.loss.update(trust_region=0.0, reduction='mean', half_value_loss=True)
 
   config.actors.num_actors = 1
   config.actors.envs_per_actor = 16
@@ -33,11 +33,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.epsilon = 1e-5
   config.optimizer.max_grad_norm = 0.5
 
+  config.meta.update(matching_reduction='mean', epsilon=1e-4)
   parameters = config.meta.parameters
-  parameters.discount.update(initial=0.99, fixed=0.99)
+  parameters.discount.update(initial=0.99, low=0.9, high=1.0, fixed=0.99)
   parameters.trace_lambda.update(initial=0.95, fixed=0.95)
-  parameters.entropy_weight.update(initial=0.001, high=0.1, fixed=0.001)
-  parameters.value_weight.update(initial=0.5, high=2.0, fixed=0.5)
+  parameters.entropy_weight.update(initial=0.001, high=0.01, fixed=0.001)
+  parameters.value_weight.update(initial=0.5, high=1.0, fixed=0.5)
 
   config.evaluator.period_frames = 2_000_000
   config.evaluator.num_envs = 8

@@ -56,12 +56,13 @@ class Loss:
   # importance sampling can make of the behaviour policy are not learned from.
   # 0 learns from all.
   trust_region: float = 2.0
-  # Sum or mean over batch and time. Not stated in the paper; IMPALA sums.
-  reduction: str = 'mean'
+  # Sum or mean over batch and time. Not stated in the paper; IMPALA sums, and
+  # only sums are long enough for the paper's clipping to act.
+  reduction: str = 'sum'
   # Whether the value loss is half the squared error, as IMPALA's, or all of it.
   # STACX's weight of 0.25 is IMPALA's 0.5 x 1/2, so that its loss most likely
   # has no 1/2.
-  half_value_loss: bool = True
+  half_value_loss: bool = False
   # 'q': r + discount * v_{t+1} - V (IMPALA); 'target': v_t - V (BMG).
   advantage: str = 'q'
   # LASER applies the entropy bonus to online data alone.

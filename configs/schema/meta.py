@@ -182,8 +182,9 @@ class Meta:
   # Match in every n-th state of an unroll only; more than 1 is a cheaper
   # departure from the paper.
   matching_stride: int = 1
-  # Mean or sum of the distances over the states that are matched in.
-  matching_reduction: str = 'mean'
+  # Mean or sum of the distances over the states that are matched in. Not
+  # stated in the paper; two public replications of it sum.
+  matching_reduction: str = 'sum'
   # Whether the meta-gradient passes through the second moments of the agent's
   # optimiser, or takes them for constants.
   differentiate_second_moments: bool = True
@@ -197,7 +198,8 @@ class Meta:
   nominal_travel: float = 0.0
   beta1: float = 0.9
   beta2: float = 0.999
-  epsilon: float = 1e-4
+  # STACX's, whose settings the paper took over: "ADAM with default settings".
+  epsilon: float = 1e-8
   max_grad_norm: float = 0.3
   context: Context = Context()
   parameters: MetaParameters = MetaParameters()

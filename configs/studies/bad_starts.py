@@ -12,7 +12,6 @@ says what is wanted, and is not tuned.
 
 import ml_collections
 
-from bmg.configs import atari_local
 from bmg.configs.studies import methods
 
 # Field, and its wrong value.
@@ -29,11 +28,10 @@ VARIANTS = tuple(f'{start}-{method}' for start in STARTS for method in METHODS)
 
 def get_config(variant: str = 'good-bmg') -> ml_collections.ConfigDict:
   """Returns the configuration of a start and a method: 3 M frames of a game."""
-  config = atari_local.get_config()
+  start, method = variant.split('-')
+  config = methods.get_agent(method)
   config.num_frames = 3_000_000
   config.evaluator.period_frames = 3_000_000
-  start, method = variant.split('-')
-  methods.use_method(config, method)
   wrong = STARTS[start]
   if wrong is not None:
     name, value = wrong

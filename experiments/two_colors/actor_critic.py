@@ -27,7 +27,9 @@ from bmg.experiments.two_colors import environment
 PyTree = Any
 
 # n-step returns on a whole rollout; averaged, as in the paper's appendix B.
-_LOSS = atari_schema.Loss(returns='lambda', trust_region=0.0, reduction='mean')
+_LOSS = atari_schema.Loss(
+  returns='lambda', trust_region=0.0, reduction='mean', half_value_loss=True
+)
 _ENTROPY_WEIGHT = 'entropy_weight'
 
 

@@ -10,7 +10,12 @@ from bmg.agents import losses, types
 from bmg.configs import schema
 
 _H, _B, _T, _A = 3, 3, 5, 3
-_CONFIG = schema.Loss(trust_region=0.3, entropy_on_replay=False)
+_CONFIG = schema.Loss(
+  trust_region=0.3,
+  entropy_on_replay=False,
+  reduction='mean',
+  half_value_loss=True,
+)
 _PLAIN = types.Hypers(0.99, 0.95, 0.9, 0.8, 1.0, 0.01, 0.25)
 
 

@@ -94,6 +94,11 @@ def _gradient(batch, config, hypers=_HYPERS):
   )(output)
 
 
+def _loss(**fields):
+  """A mean of losses with half the squared error, unless `fields` say else."""
+  return schema.Loss(**{'reduction': 'mean', 'half_value_loss': True, **fields})
+
+
 @pytest.mark.parametrize(
   ('returns', 'threshold'), [('vtrace', 0.0), ('vtrace', 0.05), ('lambda', 0.0)]
 )
@@ -101,7 +106,7 @@ def _gradient(batch, config, hypers=_HYPERS):
 @pytest.mark.parametrize('reduction', ['mean', 'sum'])
 @pytest.mark.parametrize('entropy_on_replay', [True, False])
 def test_terms(returns, threshold, advantage, reduction, entropy_on_replay):
-  config = schema.Loss(
+  config = _loss(
     returns=returns,
     advantage=advantage,
     reduction=reduction,
@@ -162,7 +167,7 @@ def test_one_state_by_hand():
   ):
     hypers = _HYPERS._replace(discount=0.5, leak=leak)
     terms = losses.actor_critic_loss(
-      output, output, transitions, hypers, schema.Loss(advantage=advantage)
+      output, output, transitions, hypers, _loss(advantage=advantage)
     )
     expected = np.log(2.0) * weighted_advantage
     np.testing.assert_allclose(terms.policy, expected, rtol=1e-5)
@@ -172,7 +177,7 @@ def test_one_state_by_hand():
 
 
 def test_rejected_states_are_not_learned_from():
-  config = schema.Loss(trust_region=0.2)
+  config = _loss(trust_region=0.2)
   with enable_x64():
     batch = _random_batch()
     *_, trust = _rederived(*batch, _HYPERS, config)
@@ -186,7 +191,7 @@ def test_rejected_states_are_not_learned_from():
 
 def test_what_was_done_in_a_rejected_state_makes_no_difference():
   # Neither there nor, by way of the returns, before.
-  config = schema.Loss(trust_region=0.2)
+  config = _loss(trust_region=0.2)
   with enable_x64():
     output, transitions = _random_batch()
     *_, trust = _rederived(output, transitions, _HYPERS, config)
@@ -211,7 +216,7 @@ def test_entropy_of_online_data_alone():
   with enable_x64():
     batch = _random_batch()
     for on_replay in (True, False):
-      config = schema.Loss(entropy_on_replay=on_replay, trust_region=0.0)
+      config = _loss(entropy_on_replay=on_replay, trust_region=0.0)
       learned = np.any(_gradient(batch, config, hypers).logits, axis=(1, 2))
       assert learned.tolist() == [True, True, on_replay]
 
@@ -220,7 +225,7 @@ def test_network_gradient_treats_targets_as_constants():
   # d total / dV is value_weight * (V - v) / (B T); the bootstrap V_T gets none.
   with enable_x64():
     output, transitions = _random_batch()
-    config = schema.Loss()
+    config = _loss()
     gradient = _gradient((output, transitions), config)
     terms = losses.actor_critic_loss(
       output, output, transitions, _HYPERS._replace(value_weight=1.0), config
@@ -239,9 +244,7 @@ def test_hyper_parameter_gradients_match_finite_differences(name):
 
     def total(x):
       hypers = _HYPERS._replace(**{name: x})
-      return losses.actor_critic_loss(
-        batch[0], *batch, hypers, schema.Loss()
-      ).total
+      return losses.actor_critic_loss(batch[0], *batch, hypers, _loss()).total
 
     x, step = jnp.asarray(getattr(_HYPERS, name)), 1e-6
     difference = (total(x + step) - total(x - step)) / (2 * step)

@@ -12,7 +12,11 @@ from bmg.configs.schema import checks
 from bmg.configs.schema.meta import MATCHING
 from tests.agents import small_agent
 
-_META = schema.Meta(policy_matching_weight=2.0, value_matching_weight=0.5)
+_META = schema.Meta(
+  policy_matching_weight=2.0,
+  value_matching_weight=0.5,
+  matching_reduction='mean',
+)
 
 
 def _point(probabilities, values, params):

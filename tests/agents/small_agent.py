@@ -47,7 +47,9 @@ def config(optimizer='rmsprop', **meta):
   return schema.Config(
     num_frames=10_000_000,
     agent=schema.Agent(auxiliary_heads=HEADS - 1, outer_critic=True),
-    loss=schema.Loss(rho_bar=1.3, trust_region=0.15),
+    loss=schema.Loss(
+      rho_bar=1.3, trust_region=0.15, reduction='mean', half_value_loss=True
+    ),
     # SGD steps on a clipped gradient are tiny without a larger rate, and their
     # finite differences then drown in rounding errors.
     optimizer=schema.Optimizer(

@@ -73,6 +73,9 @@ def test_the_papers_recipe_is_the_papers():
   assert loss.returns == 'vtrace'
   assert loss.rho_bar == loss.c_bar == 1.0
   assert loss.trust_region == 2.0
+  # As in IMPALA and STACX: sums, which the clipping below always shortens.
+  assert loss.reduction == 'sum'
+  assert not loss.half_value_loss
 
   optimizer = config.optimizer
   assert (optimizer.name, optimizer.schedule) == ('rmsprop', 'linear')
@@ -97,7 +100,10 @@ def test_the_papers_recipe_meta_learns_as_the_paper_does():
   assert meta.value_matching_weight == 0.25
   assert meta.outer_kl_weight == 0.0
   assert meta.learning_rate == 1e-3
-  assert (meta.beta1, meta.beta2, meta.epsilon) == (0.9, 0.999, 1e-4)
+  assert (meta.beta1, meta.beta2, meta.epsilon) == (0.9, 0.999, 1e-8)
+  assert meta.matching_reduction == 'sum'
+  assert meta.differentiate_second_moments
+  assert meta.nominal_travel == 0.0
   assert meta.max_grad_norm == 0.3
   assert meta.context.inputs == ()
 

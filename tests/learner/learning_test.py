@@ -53,6 +53,7 @@ def _config():
     optimizer=schema.Optimizer(
       name='adam', learning_rate=1e-3, epsilon=1e-5, max_grad_norm=0.5
     ),
+    loss=schema.Loss(reduction='mean', half_value_loss=True),
     meta=schema.Meta(mode='bmg', parameters=parameters),
   )
 
