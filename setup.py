@@ -78,6 +78,7 @@ _PACKAGES = setuptools.find_packages(
 setuptools.setup(
   name='bmg',
   version='0.1.0',
+  license='Apache-2.0',
   description='Distributed RL meta-learned with bootstrapped meta-gradients.',
   python_requires='>=3.10,<3.11',
   packages=['bmg', *(f'bmg.{package}' for package in _PACKAGES)],

@@ -51,7 +51,7 @@ class RecipeKind(Generic[T]):
 
 
 TRAINING = RecipeKind(
-  ('atari_*.py', 'ablations/[!_]*.py', 'studies/[!_]*.py'),
+  ('atari_*.py', 'ablations.py', 'studies/[!_]*.py'),
   schema.from_config_dict,
 )
 

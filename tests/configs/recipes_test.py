@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from bmg import configs
-from bmg.configs import schema
+from bmg.configs import ablations, schema
 
 _ROOT = pathlib.Path(configs.__file__).parent
 # Not for training on Atari; tests/experiments has theirs.
@@ -127,6 +127,16 @@ def test_the_papers_recipe_meta_learns_as_the_paper_does():
   assert len(parameters.learned) == 6
 
 
+@pytest.mark.parametrize('name', ablations.VARIANTS)
+def test_an_ablation_is_a_configuration_of_its_own(name):
+  found = [
+    schema.from_config_dict(ablations.get_config(each))
+    for each in ablations.VARIANTS
+  ]
+  ours = schema.from_config_dict(ablations.get_config(name))
+  assert found.count(ours) == 1
+
+
 def test_the_papers_recipe_is_the_last_of_its_ablations():
   paper = _load('bmg.configs.atari_paper')
-  assert _load('bmg.configs.ablations.bmg_kl_v_l4') == paper
+  assert schema.from_config_dict(ablations.get_config('bmg_kl_v_l4')) == paper
