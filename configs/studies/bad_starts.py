@@ -1,7 +1,7 @@
 """Does meta-learning make up for a wrong hyper-parameter?
 
   python -m bmg sweep --config=configs/studies/bad_starts.py --variants=all \
-      --games=pong,breakout --seeds=3 --workdir=runs/bad_starts
+      --games=crazy_climber --seeds=3 --workdir=runs/bad_starts
 
 A variant is a start and a method. A start has one hyper-parameter wrong, as a
 user might have it. With fixed hyper-parameters it stays wrong; meta-learning
@@ -14,11 +14,11 @@ import ml_collections
 
 from bmg.configs.studies import methods
 
-# Field, and its wrong value.
+# Field, and its wrong value. The entropy weight is 0.01 in the recipe.
 STARTS: dict[str, tuple[str, float] | None] = {
   'good': None,
-  'entropy_high': ('entropy_weight', 0.01),
-  'entropy_low': ('entropy_weight', 0.0001),
+  'entropy_high': ('entropy_weight', 0.1),
+  'entropy_low': ('entropy_weight', 0.001),
   'discount_low': ('discount', 0.9),
   'lambda_low': ('trace_lambda', 0.5),
 }
@@ -40,4 +40,6 @@ def get_config(variant: str = 'good-bmg') -> ml_collections.ConfigDict:
       parameter.fixed = value
     else:
       parameter.initial = value
+      if value >= parameter.high:
+        parameter.high = 2 * value
   return config

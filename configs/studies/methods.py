@@ -1,15 +1,17 @@
 """Fixed hyper-parameters, standard and bootstrapped meta-gradients: who wins?
 
-  python -m bmg sweep --config=configs/studies/methods.py --variants=all \
+  bmg sweep --config=configs/studies/methods.py --variants=all \
       --games=atari5 --seeds=3 --workdir=runs/methods
 
-All variants are the agent of `make train`, and begin with the same
-hyper-parameters, but for those whose initial value has to lie below a bound.
+The network and the frames are those of `make train`, for two CPU cores. Losses,
+hyper-parameters, their bounds and how they are learned are the paper's. All
+methods begin with the same values: those of the plain objective, which `none`
+keeps, or, where they are bounds, 99 % of them.
 """
 
 import ml_collections
 
-from bmg.configs import atari_local
+from bmg.configs import atari_local, base
 
 VARIANTS = ('none', 'mg', 'bmg_l1', 'bmg')
 
@@ -24,26 +26,20 @@ def get_config(variant: str = 'bmg') -> ml_collections.ConfigDict:
 
 
 def get_agent(method: str) -> ml_collections.ConfigDict:
-  """Returns the agent with one of `VARIANTS` to set its hyper-parameters.
-
-  It differs from `make train`'s in what docs/algorithm.md says of the step
-  sizes of meta-parameters: sums, which are always clipped, a small epsilon, a
-  learning rate for the run's length, and bounds that leave room above.
-  """
-  config = atari_local.get_config()
-  config.loss.reduction = 'sum'
-  config.replay.online_capacity = 24
-  parameters = config.meta.parameters
-  parameters.discount.low = 0.0
-  parameters.entropy_weight.high = 0.1
-  parameters.value_weight.high = 2.0
-  config.meta.update(
-    matching_reduction='sum', epsilon=1e-8, nominal_travel=80.0
-  )
+  """Returns the agent, with one of `VARIANTS` to set its hyper-parameters."""
+  config, paper = atari_local.get_config(), base.get_config()
+  config.loss = paper.loss
+  config.loss.trust_region = 0.0
+  config.meta = paper.meta
+  # A run is a fortieth of the paper's 416,667 updates, in which its learning
+  # rate of 1e-3 goes 417 logits.
+  config.meta.nominal_travel = 100.0
   if method == 'bmg':
     # The agent's own next updates make the target: four meta-learned updates
     # cost little more than four plain ones.
-    config.meta.update(bootstrap_length=4, target_data='online')
+    config.meta.bootstrap_length = 4
+    config.meta.target_data = 'online'
+    config.replay.online_capacity = 24
   elif method != 'bmg_l1':
     config.meta.mode = method
   return config
