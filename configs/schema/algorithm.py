@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 TORSOS = ('impala_paper', 'impala_2018', 'nature', 'small')
 
@@ -11,18 +11,18 @@ TORSOS = ('impala_paper', 'impala_2018', 'nature', 'small')
 class Agent:
   """The network: a shared torso, and MLPs for policies and values."""
 
-  torso: str = 'impala_paper'
+  torso: str = resume.fixed('impala_paper')
   # 'bfloat16' computes the torso in half the precision, from float32
   # parameters: faster on accelerators, a departure from the paper.
   torso_dtype: str = 'float32'
   # Hidden layers of each head; () makes the heads linear.
-  head_hidden: tuple[int, ...] = (256, 256)
+  head_hidden: tuple[int, ...] = resume.fixed((256, 256))
   # STACX's auxiliary tasks: pairs of a policy and a value that only learn, each
   # with hyper-parameters of its own.
-  auxiliary_heads: int = 2
+  auxiliary_heads: int = resume.fixed(2)
   # A second value of the main policy, learned with the fixed hyper-parameters,
   # for the plain objective (Bonnet et al., 2022). Not in the paper.
-  outer_critic: bool = False
+  outer_critic: bool = resume.fixed(False)
 
   def __post_init__(self) -> None:
     checks.check_choice('agent.torso', self.torso, TORSOS)
@@ -93,10 +93,10 @@ class Loss:
 class Optimizer:
   """The agent's optimiser: clip by global norm, scale, anneal."""
 
-  name: str = 'rmsprop'
+  name: str = resume.fixed('rmsprop')
   learning_rate: float = 1e-4
   # 'linear' anneals to 0 over the whole run.
-  schedule: str = 'linear'
+  schedule: str = resume.fixed('linear')
   max_grad_norm: float = 0.3
   # Decay of the second moment (RMSProp), and both decays of Adam.
   decay: float = 0.99

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import math
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 MATCHING = ('kl', 'reverse_kl', 'symmetric_kl', 'value', 'kl_value', 'l2')
 TARGETS = ('grounded', 'meta_learned', 'plain')
@@ -97,7 +97,7 @@ class TargetOptimizer:
 
   # 'agent': the agent's own, from the statistics that it has at x^(K). The
   # others have statistics of their own, kept from one meta-update to the next.
-  name: str = 'agent'
+  name: str = resume.fixed('agent')
   # The rest does not apply to 'agent'. A max_grad_norm of 0 does not clip.
   learning_rate: float = 1e-4
   max_grad_norm: float = 0.0
@@ -127,10 +127,10 @@ class Context:
   """
 
   # What of each of the last updates the network sees; () keeps the table.
-  inputs: tuple[str, ...] = ()
+  inputs: tuple[str, ...] = resume.fixed(())
   # Updates that the network looks back on.
-  length: int = 10
-  hidden: tuple[int, ...] = (32,)
+  length: int = resume.fixed(10)
+  hidden: tuple[int, ...] = resume.fixed((32,))
   # Of the running mean square that each input is normalised by.
   decay: float = 0.99
 
@@ -154,7 +154,7 @@ class Meta:
 
   # 'bmg': bootstrapped meta-gradients; 'mg': standard meta-gradients; 'none':
   # fixed hyper-parameters, that is plain IMPALA / A2C.
-  mode: str = 'bmg'
+  mode: str = resume.fixed('bmg')
   # K: inner updates that the meta-gradient is back-propagated through.
   inner_updates: int = 1
   # Updates before those, which no meta-gradient sees: a cheaper departure from
@@ -202,7 +202,7 @@ class Meta:
   epsilon: float = 1e-8
   max_grad_norm: float = 0.3
   context: Context = Context()
-  parameters: MetaParameters = MetaParameters()
+  parameters: MetaParameters = resume.fixed(MetaParameters())
 
   def __post_init__(self) -> None:
     checks.check_choice('meta.mode', self.mode, ('bmg', 'mg', 'none'))

@@ -2,31 +2,31 @@
 
 import dataclasses
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 
 @dataclasses.dataclass(frozen=True)
 class Actors:
   """Acting: how many processes, and how each of them works."""
 
-  num_actors: int = 48
+  num_actors: int = resume.machinery(48)
   envs_per_actor: int = 1
   # Groups that the games of an actor are divided into: while the actions of one
   # are chosen, the others are stepped.
-  env_groups: int = 1
+  env_groups: int = resume.machinery(1)
   # Steps (not frames) in one unroll, T.
-  unroll_length: int = 20
+  unroll_length: int = resume.fixed(20)
   # Emulator threads per actor process, for each group.
-  env_threads: int = 1
+  env_threads: int = resume.machinery(1)
   # Where actions are chosen: 'actor', by parameters that each actor fetches, or
   # 'learner', on its devices, for all actors at once. The learner then waits
   # for the actors' observations, but no longer than this.
-  inference: str = 'actor'
-  inference_wait_ms: float = 10.0
+  inference: str = resume.machinery('actor')
+  inference_wait_ms: float = resume.machinery(10.0)
   # How long one attempt to insert an unroll or fetch parameters may take
   # before it is reported and tried again.
-  insert_timeout_s: float = 5.0
-  parameter_timeout_s: float = 10.0
+  insert_timeout_s: float = resume.machinery(5.0)
+  parameter_timeout_s: float = resume.machinery(10.0)
 
   def __post_init__(self) -> None:
     checks.GroupChecker('actors', self).at_least(
@@ -86,7 +86,7 @@ class Replay:
 
   # Reverb servers that share the work and the memory: actor i writes to server
   # i modulo their number, the learner reads from all. Sizes below are of all.
-  num_servers: int = 1
+  num_servers: int = resume.machinery(1)
   # Unrolls per batch from the queue and from uniform replay.
   online_batch: int = 6
   replay_batch: int = 12
@@ -96,9 +96,9 @@ class Replay:
   # Unrolls that replay must hold before learning starts.
   min_replay_size: int = 100
   # How long to wait for a batch before saying what is missing.
-  read_timeout_s: float = 60.0
+  read_timeout_s: float = resume.machinery(60.0)
   # Save the content of both tables with a stop, and restore it on resume.
-  checkpoint: bool = False
+  checkpoint: bool = resume.machinery(False)
 
   def __post_init__(self) -> None:
     checks.check(
