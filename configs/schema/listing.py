@@ -3,10 +3,11 @@
 import dataclasses
 import inspect
 import textwrap
+import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from bmg.configs.schema import comments, fields, resume
+from bmg.configs.schema import checks, comments, fields, resume
 
 _WIDTH = 80
 
@@ -42,7 +43,7 @@ def describe_fields(defaults: Any) -> str:
   """
 
   def describe(field: str, spec: dataclasses.Field[Any], value: Any) -> str:
-    kind = spec.type.__name__ if type(spec.type) is type else str(spec.type)
+    kind = _name_type(spec.type)
     mark = '!' if fields.kind(field) is resume.Kind.FIXED else ' '
     return f'{mark} --config.{field}: {kind} = {value!r}'
 
@@ -79,13 +80,27 @@ def _list(
     for spec in dataclasses.fields(section):
       field = fields.join(path, spec.name)
       value = getattr(section, spec.name)
-      comment = comment_on.get(spec.name, '')
+      comment = _with_choices(comment_on.get(spec.name, ''), spec)
       if dataclasses.is_dataclass(value):
         about[field] = comment
         continue
       lines += _wrap(comment, '  # ')
       lines.append(describe(field, spec, value))
   return '\n'.join(lines)
+
+
+def _name_type(declared: Any) -> str:
+  if typing.get_origin(declared) is Annotated:
+    declared, *_ = typing.get_args(declared)
+  return declared.__name__ if type(declared) is type else str(declared)
+
+
+def _with_choices(comment: str, spec: dataclasses.Field[Any]) -> str:
+  """Adds the values that a field may have, unless the comment has them all."""
+  for constraint in checks.constraints(spec):
+    if not all(repr(value) in comment for value in constraint.allowed):
+      comment += f' One of: {", ".join(map(repr, constraint.allowed))}.'
+  return comment.strip()
 
 
 def _wrap(text: str, indent: str) -> list[str]:

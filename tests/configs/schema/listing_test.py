@@ -49,6 +49,17 @@ def test_types_and_comments_are_listed(all_fields):
   assert '[meta.context]' in all_fields
 
 
+def test_choices_are_listed_where_the_comment_does_not_name_them(all_fields):
+  at = all_fields.index("! --config.agent.torso: str = 'impala_paper'")
+  assert all_fields[at - 1] == (
+    "  # One of: 'impala_paper', 'impala_2018', 'nature', 'small'."
+  )
+  at = all_fields.index("  --config.loss.advantage: str = 'q'")
+  assert all_fields[at - 1] == (
+    "  # 'q': r + discount * v_{t+1} - V (IMPALA); 'target': v_t - V (BMG)."
+  )
+
+
 def test_only_what_may_not_change_on_resume_is_marked(all_fields):
   assert '! --config.seed: int = 1' in all_fields
   assert '  --config.num_frames: int = 200000000' in all_fields
