@@ -29,6 +29,9 @@ COMMANDS = {
   'plot': Command('draw the curves of runs', 'evaluation.plot'),
   'report': Command('report on many runs', 'evaluation.report.__main__'),
   'archive': Command('keep small records of runs', 'evaluation.archive'),
+  'config': Command(
+    'print a configuration, every field', 'launch.commands.config'
+  ),
   'doctor': Command('check this machine', 'launch.commands.doctor'),
   'two-colors': Command(
     'run the study of two colors', 'experiments.two_colors.__main__'

@@ -12,6 +12,7 @@ import pathlib
 import re
 import runpy
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -21,12 +22,18 @@ from ml_collections import config_flags
 
 from bmg import configs, errors
 from bmg.configs import schema
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, listing
 
 USAGE_STATUS = 2
 _SHORT_GROUPS = ('cluster', 'kubernetes', 'slurm')
 _OVERRIDE = re.compile(r'--?(?:no)?config\.([^=]+)(?:=(.*))?$', re.DOTALL)
 _BAD_VALUE = re.compile(r'flag --config\.([^=]+)=(.*?): ', re.DOTALL)
+_HELP_WIDTH = 80
+_FIELDS_TITLE = """\
+Fields of the configuration, with type and default; a recipe sets some of them,
+and each can be overridden on the command line, tuples in quotes:
+--config.agent.head_hidden='(64, 64)'. Those marked by ! stay as they are when a
+run is resumed. `bmg config` prints the values that a recipe gives them."""
 # Stands for every variant of a recipe.
 ALL_VARIANTS = 'all'
 # Variants are folders of a sweep, and separated by commas on command lines.
@@ -48,11 +55,14 @@ class RecipeKind(Generic[T]):
   patterns: tuple[str, ...]
   # Checks a recipe with its overrides; raises ConfigError.
   build: Callable[[ml_collections.ConfigDict], T]
+  # The configuration whose fields --help lists; None: it lists none.
+  defaults: T | None = None
 
 
 TRAINING = RecipeKind(
   ('atari_*.py', 'ablations.py', 'studies/[!_]*.py'),
   schema.from_config_dict,
+  schema.Config(),
 )
 
 
@@ -77,8 +87,17 @@ def run_main(main: Callable[[Sequence[str]], int]) -> None:
   os._exit(status)
 
 
-def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
+def parse(
+  flag_values: flags.FlagValues,
+  argv: Sequence[str],
+  more_help: Callable[[], str] = str,
+) -> None:
   """Parses `argv` into `flag_values`.
+
+  Args:
+    flag_values: gets the values.
+    argv: the command line, with the program's name first.
+    more_help: returns what to print below the flags where help is asked for.
 
   Raises:
     UsageError: a flag is unknown, lacks its value or has a bad one.
@@ -92,12 +111,21 @@ def parse(flag_values: flags.FlagValues, argv: Sequence[str]) -> None:
   except flags.Error as error:
     raise UsageError(str(error)) from error
   if flag_values['help'].value:
-    print(flag_values.get_help())
+    show(flag_values.get_help() + more_help())
     raise SystemExit(0)
   if rest[1:]:
     raise UsageError(
       f'{rest[1]!r} is not a flag; flags are written --name=value'
     )
+
+
+def show(text: str) -> None:
+  """Prints a long text, of which the reader (`| head`) may take a part."""
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:
+    # Python flushes it again when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_with_config(
@@ -151,7 +179,7 @@ def parse_with_recipe(
     sys_argv=argv,
   )
   try:
-    parse(flag_values, argv)
+    parse(flag_values, argv, lambda: _describe(kind))
   except UsageError as error:
     bad_value = _BAD_VALUE.match(str(error))
     if bad_value and recipe is not None:
@@ -161,6 +189,27 @@ def parse_with_recipe(
       ) from error
     raise
   return kind.build(flag_values['config'].value)
+
+
+def _describe(kind: RecipeKind[Any]) -> str:
+  """Describes what --config may name, and the fields that may be overridden."""
+  lines = ['\n', 'Recipes for --config:']
+  for recipe in recipes(kind):
+    path = recipe_path(recipe)
+    module = _run_recipe(path, ())
+    summary = (module['__doc__'] or '').partition('\n')[0]
+    lines += ['', f'  {recipe}', f'    {summary}']
+    names = ', '.join(_variants(path, module))
+    if names:
+      lines += textwrap.wrap(
+        f'Variants: {names}',
+        _HELP_WIDTH,
+        initial_indent=' ' * 4,
+        subsequent_indent=' ' * 6,
+      )
+  if kind.defaults is not None:
+    lines += ['', _FIELDS_TITLE, '', listing.describe_fields(kind.defaults)]
+  return '\n'.join(lines)
 
 
 def _expand_groups(argv: Sequence[str]) -> list[str]:
@@ -201,6 +250,11 @@ def recipes(kind: RecipeKind[Any] = TRAINING) -> list[str]:
   folder = pathlib.Path(configs.__file__).parent
   paths = [path for pattern in kind.patterns for path in folder.glob(pattern)]
   return sorted(str(path.relative_to(folder.parent)) for path in paths)
+
+
+def recipe_path(recipe: str) -> str:
+  """Returns the path of a recipe that comes with the project."""
+  return os.path.relpath(pathlib.Path(configs.__file__).parents[1] / recipe)
 
 
 def variants(path: str) -> tuple[str, ...]:

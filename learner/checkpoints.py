@@ -23,6 +23,7 @@ from absl import logging
 
 from bmg import errors
 from bmg.configs import schema
+from bmg.configs.schema import fields, resume
 
 # How Orbax marks a checkpoint that is being written.
 _TEMPORARY = '.orbax-checkpoint-tmp'
@@ -40,23 +41,15 @@ class _UnreadableError(Exception):
 
 def fingerprint(config: schema.Config, num_actions: int) -> dict[str, Any]:
   """Returns what a checkpoint and the run that resumes it must agree on."""
-  env = {
-    f'env.{name}': getattr(config.env, name)
-    for name in ('game', 'height', 'width', 'grayscale', 'frame_stack')
+  values = fields.flatten(schema.to_dict(config))
+  fixed = {
+    field: value
+    for field, value in values.items()
+    if fields.kind(field) is resume.Kind.FIXED
   }
-  return env | {
+  return fixed | {
     'num_actions': num_actions,
-    'agent.torso': config.agent.torso,
-    'agent.head_hidden': list(config.agent.head_hidden),
-    'agent.auxiliary_heads': config.agent.auxiliary_heads,
-    'agent.outer_critic': config.agent.outer_critic,
-    'optimizer.name': config.optimizer.name,
-    'optimizer.schedule': config.optimizer.schedule,
-    'meta.mode': config.meta.mode,
-    'meta.target_optimizer.name': config.meta.target_optimizer.name,
-    'meta.context.inputs': list(config.meta.context.inputs),
-    'meta.context.length': config.meta.context.length,
-    'meta.context.hidden': list(config.meta.context.hidden),
+    # All that older checkpoints say about `meta.parameters`.
     'meta.parameters.learned': list(config.meta.parameters.learned),
   }
 
@@ -211,10 +204,11 @@ class CheckpointStore:
 
   def _check_fingerprint(self, step: int, saved: Mapping[str, Any]) -> None:
     for field, value in self._fingerprint.items():
-      if saved.get(field) != value:
+      # An older revision may not have had the field, or not have saved it.
+      if saved.get(field, value) != value:
         raise errors.FatalError(
           f'config.{field} = {value!r}: checkpoint {step} in '
-          f'{self._directory} was made with {saved.get(field)!r}; resume with '
+          f'{self._directory} was made with {saved[field]!r}; resume with '
           'that, or choose another workdir'
         )
 

@@ -7,7 +7,7 @@ after Finn et al. (2017), "Model-Agnostic Meta-Learning".
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import ml_collections
 
@@ -22,7 +22,7 @@ _NUM_DIGITS = 10
 class Data:
   """Where tasks come from."""
 
-  kind: str = 'digits'
+  kind: Annotated[str, checks.one_of(*DATA_KINDS)] = 'digits'
   # Omniglot and MiniImagenet: the folder with their images; see
   # docs/few_shot.md. `sha256`: its checksum, if that should be checked.
   folder: str = ''
@@ -40,7 +40,7 @@ class Data:
   flips: bool = False
 
   def __post_init__(self) -> None:
-    checks.check_choice('data.kind', self.kind, DATA_KINDS)
+    checks.check_fields('data', self)
     if self.kind in _FOLDER_KINDS:
       checks.check(
         bool(self.folder),
@@ -49,8 +49,12 @@ class Data:
         f'must name the folder with the images of {self.kind}; '
         'docs/few_shot.md says what is in it',
       )
-      group = checks.GroupChecker('data', self)
-      group.at_least(1, 'validation_alphabets')
+      checks.check(
+        self.validation_alphabets >= 1,
+        'data.validation_alphabets',
+        self.validation_alphabets,
+        'must be at least 1',
+      )
     for name in ('validation_digits', 'test_digits'):
       value = getattr(self, name)
       checks.check(
@@ -81,16 +85,14 @@ class Data:
 class Task:
   """The size of one task; a sinusoid has one way."""
 
-  num_ways: int = 5
+  num_ways: checks.Count = 5
   # Examples of each class to adapt to (K-shot, not the paper's K), and those
   # to validate on.
-  num_support: int = 5
-  num_query: int = 15
+  num_support: checks.Count = 5
+  num_query: checks.Count = 15
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('task', self).at_least(
-      1, 'num_ways', 'num_support', 'num_query'
-    )
+    checks.check_fields('task', self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +101,11 @@ class Network:
 
   hidden: tuple[int, ...] = (40, 40)
   # Channels and number of its blocks.
-  width: int = 32
-  num_blocks: int = 4
+  width: checks.Count = 32
+  num_blocks: checks.Count = 4
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('network', self).at_least(1, 'width', 'num_blocks')
+    checks.check_fields('network', self)
     checks.check(
       bool(self.hidden) and min(self.hidden) >= 1,
       'network.hidden',
@@ -116,27 +118,27 @@ class Network:
 class Learner:
   """One way to meta-learn an initialisation."""
 
-  kind: str = 'bmg'
+  kind: Annotated[str, checks.one_of('maml', 'bmg')] = 'bmg'
   # Inner gradients count as constants (FOMAML); only the last layer adapts to
   # a task (ANIL).
   first_order: bool = False
   anil: bool = False
   # K and L.
-  inner_updates: int = 5
-  bootstrap_length: int = 5
+  inner_updates: checks.Count = 5
+  bootstrap_length: checks.Count = 5
   # Of SGD on a task, and of SGD on the way to the target; 0: the former.
-  inner_learning_rate: float = 0.01
-  target_learning_rate: float = 0.0
+  inner_learning_rate: checks.Positive = 0.01
+  target_learning_rate: checks.NonNegative = 0.0
   # Of Adam.
-  meta_learning_rate: float = 1e-3
+  meta_learning_rate: checks.Positive = 1e-3
   # Tasks of one meta-step.
-  meta_batch_size: int = 4
+  meta_batch_size: checks.Count = 4
   # 'kl': KL(target || x^(K)); 'reverse_kl': KL(x^(K) || target).
-  matching: str = 'kl'
+  matching: Annotated[str, checks.one_of('kl', 'reverse_kl')] = 'kl'
   # The task's inputs to match predictions on.
-  matching_inputs: str = 'query'
+  matching_inputs: Annotated[str, checks.one_of('query', 'support')] = 'query'
   # Regression: standard deviation of the Gaussians to match.
-  matching_sigma: float = 1.0
+  matching_sigma: checks.Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +148,12 @@ class Study:
   # Seeds `seed`, `seed` + 1, ...; the tasks of evaluations depend on `seed`
   # alone, and are the same for all.
   seed: int = 1
-  num_seeds: int = 3
-  num_meta_steps: int = 5_000
+  num_seeds: checks.Count = 3
+  num_meta_steps: checks.Count = 5_000
   # Meta-steps from one evaluation to the next.
-  eval_period: int = 250
+  eval_period: checks.Count = 250
   # Of meta-validation, and as many of meta-test.
-  num_eval_tasks: int = 200
+  num_eval_tasks: checks.Count = 200
   # Checkpoints follow evaluations, but are at least so far apart.
   checkpoint_period_s: float = 60.0
   data: Data = Data()
@@ -163,14 +165,7 @@ class Study:
     checks.check(
       0 <= self.seed < 2**31, 'seed', self.seed, 'must lie in [0, 2^31)'
     )
-    for name in (
-      'num_seeds',
-      'num_meta_steps',
-      'eval_period',
-      'num_eval_tasks',
-    ):
-      value = getattr(self, name)
-      checks.check(value >= 1, name, value, 'must be at least 1')
+    checks.check_fields('', self)
     checks.check(
       self.checkpoint_period_s >= 0,
       'checkpoint_period_s',
@@ -178,7 +173,7 @@ class Study:
       'must not be negative',
     )
     for name, learner in self.learners.items():
-      _check_learner(f'learners.{name}', learner)
+      checks.check_fields(f'learners.{name}', learner)
     if self.data.kind != 'sinusoid':
       checks.check(
         self.task.num_ways >= 2,
@@ -242,17 +237,3 @@ def to_dict(study: Study) -> dict[str, Any]:
     for name, learner in study.learners.items()
   }
   return values
-
-
-def _check_learner(path: str, learner: Learner) -> None:
-  checks.check_choice(f'{path}.kind', learner.kind, ('maml', 'bmg'))
-  checks.check_choice(
-    f'{path}.matching', learner.matching, ('kl', 'reverse_kl')
-  )
-  checks.check_choice(
-    f'{path}.matching_inputs', learner.matching_inputs, ('query', 'support')
-  )
-  group = checks.GroupChecker(path, learner)
-  group.at_least(1, 'inner_updates', 'bootstrap_length', 'meta_batch_size')
-  group.positive('inner_learning_rate', 'meta_learning_rate', 'matching_sigma')
-  group.at_least(0, 'target_learning_rate')

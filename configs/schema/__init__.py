@@ -18,7 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 from bmg.configs.schema.algorithm import TORSOS, Agent, Loss, Optimizer
 from bmg.configs.schema.cluster import Cluster, Kubernetes, Resources, Slurm
 from bmg.configs.schema.environment import PROTOCOLS, Environment
@@ -71,21 +71,21 @@ _MAX_UPDATES = 2**31 - 1
 class Config:
   """All of a run. The defaults are the paper's."""
 
-  seed: int = 1
-  num_frames: int = 200_000_000
-  env: Environment = Environment()
+  seed: int = resume.fixed(1)
+  num_frames: int = resume.extent(200_000_000)
+  env: Environment = resume.fixed(Environment())
   actors: Actors = Actors()
-  evaluator: Evaluator = Evaluator()
+  evaluator: Evaluator = resume.extent(Evaluator())
   replay: Replay = Replay()
   agent: Agent = Agent()
   loss: Loss = Loss()
   optimizer: Optimizer = Optimizer()
   meta: Meta = Meta()
-  learner: Learner = Learner()
-  launch: Launch = Launch()
-  cluster: Cluster = Cluster()
-  slurm: Slurm = Slurm()
-  kubernetes: Kubernetes = Kubernetes()
+  learner: Learner = resume.machinery(Learner())
+  launch: Launch = resume.machinery(Launch())
+  cluster: Cluster = resume.machinery(Cluster())
+  slurm: Slurm = resume.machinery(Slurm())
+  kubernetes: Kubernetes = resume.machinery(Kubernetes())
 
   def __post_init__(self) -> None:
     checks.check(

@@ -1,8 +1,9 @@
 """The inner learning algorithm: network, loss and optimiser."""
 
 import dataclasses
+from typing import Annotated
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 TORSOS = ('impala_paper', 'impala_2018', 'nature', 'small')
 
@@ -11,25 +12,21 @@ TORSOS = ('impala_paper', 'impala_2018', 'nature', 'small')
 class Agent:
   """The network: a shared torso, and MLPs for policies and values."""
 
-  torso: str = 'impala_paper'
+  torso: Annotated[str, checks.one_of(*TORSOS)] = resume.fixed('impala_paper')
   # 'bfloat16' computes the torso in half the precision, from float32
   # parameters: faster on accelerators, a departure from the paper.
-  torso_dtype: str = 'float32'
+  torso_dtype: Annotated[str, checks.one_of('float32', 'bfloat16')] = 'float32'
   # Hidden layers of each head; () makes the heads linear.
-  head_hidden: tuple[int, ...] = (256, 256)
+  head_hidden: tuple[int, ...] = resume.fixed((256, 256))
   # STACX's auxiliary tasks: pairs of a policy and a value that only learn, each
   # with hyper-parameters of its own.
-  auxiliary_heads: int = 2
+  auxiliary_heads: checks.Natural = resume.fixed(2)
   # A second value of the main policy, learned with the fixed hyper-parameters,
   # for the plain objective (Bonnet et al., 2022). Not in the paper.
-  outer_critic: bool = False
+  outer_critic: bool = resume.fixed(False)
 
   def __post_init__(self) -> None:
-    checks.check_choice('agent.torso', self.torso, TORSOS)
-    checks.check_choice(
-      'agent.torso_dtype', self.torso_dtype, ('float32', 'bfloat16')
-    )
-    checks.GroupChecker('agent', self).at_least(0, 'auxiliary_heads')
+    checks.check_fields('agent', self)
     checks.check(
       all(size >= 1 for size in self.head_hidden),
       'agent.head_hidden',
@@ -49,31 +46,27 @@ class Loss:
 
   # 'vtrace' corrects for off-policy data; 'lambda' ignores the behaviour
   # policy and gives A2C's lambda-returns (n-step returns at lambda = 1).
-  returns: str = 'vtrace'
-  rho_bar: float = 1.0
-  c_bar: float = 1.0
+  returns: Annotated[str, checks.one_of('vtrace', 'lambda')] = 'vtrace'
+  rho_bar: checks.Positive = 1.0
+  c_bar: checks.Positive = 1.0
   # LASER's threshold b: states whose policy is so far (in nats) from what
   # importance sampling can make of the behaviour policy are not learned from.
   # 0 learns from all.
-  trust_region: float = 2.0
+  trust_region: checks.NonNegative = 2.0
   # Sum or mean over batch and time. Not stated in the paper; IMPALA sums, and
   # only sums are long enough for the paper's clipping to act.
-  reduction: str = 'sum'
+  reduction: Annotated[str, checks.one_of('mean', 'sum')] = 'sum'
   # Whether the value loss is half the squared error, as IMPALA's, or all of it.
   # STACX's weight of 0.25 is IMPALA's 0.5 x 1/2, so that its loss most likely
   # has no 1/2.
   half_value_loss: bool = False
   # 'q': r + discount * v_{t+1} - V (IMPALA); 'target': v_t - V (BMG).
-  advantage: str = 'q'
+  advantage: Annotated[str, checks.one_of('q', 'target')] = 'q'
   # LASER applies the entropy bonus to online data alone.
   entropy_on_replay: bool = True
 
   def __post_init__(self) -> None:
-    checks.check_choice('loss.returns', self.returns, ('vtrace', 'lambda'))
-    checks.check_choice('loss.reduction', self.reduction, ('mean', 'sum'))
-    checks.check_choice('loss.advantage', self.advantage, ('q', 'target'))
-    checks.GroupChecker('loss', self).positive('rho_bar', 'c_bar')
-    checks.GroupChecker('loss', self).at_least(0, 'trust_region')
+    checks.check_fields('loss', self)
     checks.check(
       self.returns == 'vtrace' or self.trust_region == 0,
       'loss.trust_region',
@@ -93,27 +86,22 @@ class Loss:
 class Optimizer:
   """The agent's optimiser: clip by global norm, scale, anneal."""
 
-  name: str = 'rmsprop'
-  learning_rate: float = 1e-4
+  name: Annotated[str, checks.one_of('rmsprop', 'adam', 'sgd')] = resume.fixed(
+    'rmsprop'
+  )
+  learning_rate: checks.Positive = 1e-4
   # 'linear' anneals to 0 over the whole run.
-  schedule: str = 'linear'
-  max_grad_norm: float = 0.3
+  schedule: Annotated[str, checks.one_of('linear', 'constant')] = resume.fixed(
+    'linear'
+  )
+  max_grad_norm: checks.Positive = 0.3
   # Decay of the second moment (RMSProp), and both decays of Adam.
-  decay: float = 0.99
-  beta1: float = 0.9
-  beta2: float = 0.999
+  decay: checks.Fraction = 0.99
+  beta1: checks.Fraction = 0.9
+  beta2: checks.Fraction = 0.999
   # RMSProp: inside the square root, so that the meta-gradient stays finite.
   # Adam: outside, with a small second one inside for the same reason.
-  epsilon: float = 1e-4
+  epsilon: checks.Positive = 1e-4
 
   def __post_init__(self) -> None:
-    checks.check_choice('optimizer.name', self.name, ('rmsprop', 'adam', 'sgd'))
-    checks.check_choice(
-      'optimizer.schedule', self.schedule, ('linear', 'constant')
-    )
-    checks.GroupChecker('optimizer', self).positive(
-      'learning_rate', 'max_grad_norm', 'epsilon'
-    )
-    checks.GroupChecker('optimizer', self).in_unit_interval(
-      'decay', 'beta1', 'beta2'
-    )
+    checks.check_fields('optimizer', self)

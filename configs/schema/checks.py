@@ -4,10 +4,11 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 _MAX_LISTED = 12
+_NO_CHOICE = 'is not a known choice'
 
 
 class ConfigError(ValueError):
@@ -50,32 +51,67 @@ def check(condition: bool, field: str, value: Any, problem: str) -> None:
 def check_choice(field: str, value: str, allowed: Sequence[str]) -> None:
   """Checks that `value` is one of `allowed`."""
   if value not in allowed:
-    raise ConfigError(field, value, 'is not a known choice', allowed)
+    raise ConfigError(field, value, _NO_CHOICE, allowed)
 
 
-class GroupChecker:
-  """Checks several fields of one configuration group alike."""
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+  """What a value must satisfy; of a tuple, each of its elements.
 
-  def __init__(self, name: str, group: Any):
-    self._name = name
-    self._group = group
+  Belongs to a field by its type: `Annotated[int, at_least(1)]`.
+  """
 
-  def _each(self, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    for field in fields:
-      yield f'{self._name}.{field}', getattr(self._group, field)
+  holds: Callable[[Any], bool]
+  # What to say of a value for which it does not hold.
+  problem: str
+  # The values that it holds for, where they are few.
+  allowed: tuple[str, ...] = ()
 
-  def at_least(self, bound: float, *fields: str) -> None:
-    for field, value in self._each(fields):
-      check(value >= bound, field, value, f'must be at least {bound}')
 
-  def positive(self, *fields: str) -> None:
-    for field, value in self._each(fields):
-      check(value > 0, field, value, 'must be positive')
+def at_least(bound: int) -> Constraint:
+  """Makes the constraint of numbers that have a lower bound."""
+  return Constraint(lambda value: value >= bound, f'must be at least {bound}')
 
-  def in_unit_interval(self, *fields: str) -> None:
-    """Checks for [0, 1): decay rates and probabilities of a repeat."""
-    for field, value in self._each(fields):
-      check(0 <= value < 1, field, value, 'must lie in [0, 1)')
+
+def one_of(*allowed: str) -> Constraint:
+  """Makes the constraint of a choice."""
+  return Constraint(allowed.__contains__, _NO_CHOICE, allowed)
+
+
+_POSITIVE = Constraint(lambda value: value > 0, 'must be positive')
+_FRACTION = Constraint(lambda value: 0 <= value < 1, 'must lie in [0, 1)')
+
+Count = Annotated[int, at_least(1)]
+Natural = Annotated[int, at_least(0)]
+NonNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, _POSITIVE]
+# Decay rates, and probabilities of a repeat.
+Fraction = Annotated[float, _FRACTION]
+
+
+def constraints(spec: dataclasses.Field[Any]) -> tuple[Constraint, ...]:
+  """Returns what the type of a field asks of its value."""
+  found = getattr(spec.type, '__metadata__', ())
+  return tuple(each for each in found if isinstance(each, Constraint))
+
+
+def check_fields(path: str, section: Any) -> None:
+  """Checks each field of a section by the constraints of its type.
+
+  Args:
+    path: of the section in the whole configuration, for messages.
+    section: a dataclass.
+
+  Raises:
+    ConfigError: a value does not satisfy them.
+  """
+  for spec in dataclasses.fields(section):
+    value = getattr(section, spec.name)
+    field = f'{path}.{spec.name}' if path else spec.name
+    for constraint in constraints(spec):
+      for each in value if isinstance(value, tuple) else (value,):
+        if not constraint.holds(each):
+          raise ConfigError(field, each, constraint.problem, constraint.allowed)
 
 
 def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:

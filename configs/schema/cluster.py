@@ -26,10 +26,10 @@ _TAKEN = ('/', '/bmg', '/dev', '/etc', '/opt', '/proc', '/sys', '/tmp', '/usr')
 class Resources:
   """What the scheduler is asked for, for each process of a group."""
 
-  cpus: int = 1
-  memory_gb: float = 2.0
+  cpus: checks.Count = 1
+  memory_gb: checks.Positive = 2.0
   # GPUs, or chips of a TPU host.
-  accelerators: int = 0
+  accelerators: checks.Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,33 +42,27 @@ class Cluster:
   actor: Resources = Resources(cpus=1, memory_gb=2.0)
   # Actor processes that are scheduled together: an array task of Slurm, a pod
   # of Kubernetes.
-  actors_per_task: int = 1
+  actors_per_task: checks.Count = 1
   # Whether the actors of a task share a process that asks the learner for each
   # version of the parameters once: for more hosts than a few tens.
   relays: bool = False
   # How old the answer may be that it hands on, and so how rarely it asks. Small
   # beside the time that an actor takes for its unrolls, it costs no freshness.
-  relay_period_s: float = 0.1
+  relay_period_s: checks.Positive = 0.1
   # Whether actors may be put where others can take the place from them. Learner
   # and replay never are.
   preemptible_actors: bool = True
   # Minutes that a job may take; 0 leaves it to the scheduler. The run stops and
   # saves `notice_s` before, and goes on in a new job.
-  time_limit_minutes: int = 0
-  notice_s: float = 120.0
+  time_limit_minutes: checks.Natural = 0
+  notice_s: checks.Positive = 120.0
   # How often actors whose run has paused ask Slurm whether it will go on.
-  patience_s: float = 60.0
+  patience_s: checks.Positive = 60.0
 
   def __post_init__(self) -> None:
     for name in ('replay', 'learner', 'evaluator', 'actor'):
-      resources = checks.GroupChecker(f'cluster.{name}', getattr(self, name))
-      resources.at_least(1, 'cpus')
-      resources.at_least(0, 'accelerators')
-      resources.positive('memory_gb')
-    group = checks.GroupChecker('cluster', self)
-    group.at_least(1, 'actors_per_task')
-    group.at_least(0, 'time_limit_minutes')
-    group.positive('relay_period_s', 'notice_s', 'patience_s')
+      checks.check_fields(f'cluster.{name}', getattr(self, name))
+    checks.check_fields('cluster', self)
     checks.check(
       self.time_limit_minutes == 0
       or self.notice_s < 60 * self.time_limit_minutes,

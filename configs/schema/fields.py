@@ -1,38 +1,64 @@
-"""Fields of saved configurations by path, as `meta.mode`."""
+"""Fields of the schema, and of saved configurations, by path: `meta.mode`."""
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What changes how a run is carried out, and not what is learned or measured.
-MACHINERY = (
-  'actors.num_actors',
-  'actors.env_groups',
-  'actors.env_threads',
-  'actors.inference',
-  'actors.inference_wait_ms',
-  'actors.insert_timeout_s',
-  'actors.parameter_timeout_s',
-  'replay.num_servers',
-  'replay.read_timeout_s',
-  'replay.checkpoint',
-  'learner',
-  'launch',
-  'cluster',
-  'slurm',
-  'kubernetes',
-)
+from bmg.configs import schema
+from bmg.configs.schema import resume
 
 
-def lies_in(field: str, names: Collection[str]) -> bool:
-  """Whether `field` is one of `names`, or in a group that is."""
-  return any(field == name or field.startswith(f'{name}.') for name in names)
+def sections(section: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields a section and all those within it, by path, in their order."""
+  yield path, section
+  for spec in dataclasses.fields(section):
+    value = getattr(section, spec.name)
+    if dataclasses.is_dataclass(value):
+      yield from sections(value, join(path, spec.name))
+
+
+def join(path: str, name: str) -> str:
+  """Returns the path of what `name` means in the section at `path`."""
+  return f'{path}.{name}' if path else name
+
+
+def kind(field: str) -> resume.Kind:
+  """Returns whether a field, or a section, may change when a run is resumed.
+
+  Args:
+    field: path of it. Of one that this revision does not have, the section
+      that it would lie in answers.
+  """
+  found = resume.Kind.LEARNING
+  section: Any = schema.Config
+  for name in field.split('.'):
+    if not dataclasses.is_dataclass(section):
+      break
+    specs = {spec.name: spec for spec in dataclasses.fields(section)}
+    if name not in specs:
+      break
+    found = specs[name].metadata.get(resume.KEY, found)
+    section = specs[name].type
+  return found
+
+
+def may_change(field: str, old: Any, new: Any, at_most: resume.Kind) -> bool:
+  """Whether a run, or a sweep, that has checkpoints can go on with `new`.
+
+  Args:
+    field: path of the field.
+    old: its value so far; None where that revision did not have the field.
+    new: its value from now on, likewise.
+    at_most: the kind of field that may change.
+  """
+  return old is None or new is None or kind(field) <= at_most
 
 
 def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Returns the fields of nested groups by path, in plain JSON types."""
   flat: dict[str, Any] = {}
   for name, value in values.items():
-    path = f'{prefix}.{name}' if prefix else name
+    path = join(prefix, name)
     if isinstance(value, Mapping):
       flat |= flatten(value, path)
     else:

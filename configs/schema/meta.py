@@ -3,8 +3,9 @@
 import dataclasses
 import importlib.util
 import math
+from typing import Annotated
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 MATCHING = ('kl', 'reverse_kl', 'symmetric_kl', 'value', 'kl_value', 'l2')
 TARGETS = ('grounded', 'meta_learned', 'plain')
@@ -97,25 +98,19 @@ class TargetOptimizer:
 
   # 'agent': the agent's own, from the statistics that it has at x^(K). The
   # others have statistics of their own, kept from one meta-update to the next.
-  name: str = 'agent'
+  name: Annotated[str, checks.one_of('agent', 'sgd', 'rmsprop', 'adam')] = (
+    resume.fixed('agent')
+  )
   # The rest does not apply to 'agent'. A max_grad_norm of 0 does not clip.
-  learning_rate: float = 1e-4
-  max_grad_norm: float = 0.0
-  decay: float = 0.99
-  beta1: float = 0.9
-  beta2: float = 0.999
-  epsilon: float = 1e-4
+  learning_rate: checks.Positive = 1e-4
+  max_grad_norm: checks.NonNegative = 0.0
+  decay: checks.Fraction = 0.99
+  beta1: checks.Fraction = 0.9
+  beta2: checks.Fraction = 0.999
+  epsilon: checks.Positive = 1e-4
 
   def __post_init__(self) -> None:
-    checks.check_choice(
-      'meta.target_optimizer.name',
-      self.name,
-      ('agent', 'sgd', 'rmsprop', 'adam'),
-    )
-    group = checks.GroupChecker('meta.target_optimizer', self)
-    group.positive('learning_rate', 'epsilon')
-    group.at_least(0, 'max_grad_norm')
-    group.in_unit_interval('decay', 'beta1', 'beta2')
+    checks.check_fields('meta.target_optimizer', self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +122,17 @@ class Context:
   """
 
   # What of each of the last updates the network sees; () keeps the table.
-  inputs: tuple[str, ...] = ()
+  inputs: Annotated[tuple[str, ...], checks.one_of(*CONTEXT_INPUTS)] = (
+    resume.fixed(())
+  )
   # Updates that the network looks back on.
-  length: int = 10
-  hidden: tuple[int, ...] = (32,)
+  length: checks.Count = resume.fixed(10)
+  hidden: tuple[int, ...] = resume.fixed((32,))
   # Of the running mean square that each input is normalised by.
-  decay: float = 0.99
+  decay: checks.Fraction = 0.99
 
   def __post_init__(self) -> None:
-    for name in self.inputs:
-      checks.check_choice('meta.context.inputs', name, CONTEXT_INPUTS)
-    group = checks.GroupChecker('meta.context', self)
-    group.at_least(1, 'length')
-    group.in_unit_interval('decay')
+    checks.check_fields('meta.context', self)
     checks.check(
       all(size >= 1 for size in self.hidden),
       'meta.context.hidden',
@@ -154,82 +147,60 @@ class Meta:
 
   # 'bmg': bootstrapped meta-gradients; 'mg': standard meta-gradients; 'none':
   # fixed hyper-parameters, that is plain IMPALA / A2C.
-  mode: str = 'bmg'
+  mode: Annotated[str, checks.one_of('bmg', 'mg', 'none')] = resume.fixed('bmg')
   # K: inner updates that the meta-gradient is back-propagated through.
-  inner_updates: int = 1
+  inner_updates: checks.Count = 1
   # Updates before those, which no meta-gradient sees: a cheaper departure from
   # the paper, which meta-learns with every update.
-  updates_between: int = 0
+  updates_between: checks.Natural = 0
   # L: updates from the K-step parameters to the target (mode=bmg).
-  bootstrap_length: int = 1
+  bootstrap_length: checks.Count = 1
   # 'grounded': L - 1 meta-learned updates, then a plain one (the paper);
   # 'meta_learned' or 'plain': all L of the same kind.
-  target: str = 'grounded'
+  target: Annotated[str, checks.one_of(*TARGETS)] = 'grounded'
   # What the first L - 1 are made on. 'replay': fresh draws, used nowhere else
   # (the paper, on Atari); 'batch': the last inner batch, again and again;
   # 'online': the agent's own next batches. These L - 1 updates are then also
   # the agent's, so that nothing is thrown away (the paper, on two colors).
-  target_data: str = 'replay'
+  target_data: Annotated[str, checks.one_of(*TARGET_DATA)] = 'replay'
   # Replay unrolls drawn afresh for each of the L - 1 extra updates.
-  bootstrap_batch: int = 12
+  bootstrap_batch: checks.Count = 12
   target_optimizer: TargetOptimizer = TargetOptimizer()
-  # The matching function: one of MATCHING, or 'package.module:function'.
+  # The matching function: 'kl', 'reverse_kl', 'symmetric_kl', 'value',
+  # 'kl_value', 'l2', or one's own as 'package.module:function'.
   matching: str = 'kl_value'
   # Weights of the KL divergence and of the squared value difference, where the
   # matching function has that term.
-  policy_matching_weight: float = 1.0
-  value_matching_weight: float = 0.25
+  policy_matching_weight: checks.NonNegative = 1.0
+  value_matching_weight: checks.NonNegative = 0.25
   # Match in every n-th state of an unroll only; more than 1 is a cheaper
   # departure from the paper.
-  matching_stride: int = 1
+  matching_stride: checks.Count = 1
   # Mean or sum of the distances over the states that are matched in. Not
   # stated in the paper; two public replications of it sum.
-  matching_reduction: str = 'sum'
+  matching_reduction: Annotated[str, checks.one_of('mean', 'sum')] = 'sum'
   # Whether the meta-gradient passes through the second moments of the agent's
   # optimiser, or takes them for constants.
   differentiate_second_moments: bool = True
   # Weight of KL(new policy || old policy) in the outer loss of mode=mg. The
   # STACX paper has 1; BMG's list of settings does not have it.
-  outer_kl_weight: float = 0.0
-  learning_rate: float = 1e-3
+  outer_kl_weight: checks.NonNegative = 0.0
+  learning_rate: checks.Positive = 1e-3
   # If positive, replaces the learning rate by one for the run's length: a
   # logit moves so far in the whole run if it always takes the meta-optimiser's
   # nominal step in one direction. The paper's 1e-3 in 416,667 updates is 417.
-  nominal_travel: float = 0.0
-  beta1: float = 0.9
-  beta2: float = 0.999
+  nominal_travel: checks.NonNegative = 0.0
+  beta1: checks.Fraction = 0.9
+  beta2: checks.Fraction = 0.999
   # STACX's, whose settings the paper took over: "ADAM with default settings".
-  epsilon: float = 1e-8
-  max_grad_norm: float = 0.3
+  epsilon: checks.Positive = 1e-8
+  max_grad_norm: checks.Positive = 0.3
   context: Context = Context()
-  parameters: MetaParameters = MetaParameters()
+  parameters: MetaParameters = resume.fixed(MetaParameters())
 
   def __post_init__(self) -> None:
-    checks.check_choice('meta.mode', self.mode, ('bmg', 'mg', 'none'))
-    checks.check_choice('meta.target', self.target, TARGETS)
-    checks.check_choice('meta.target_data', self.target_data, TARGET_DATA)
-    checks.check_choice(
-      'meta.matching_reduction', self.matching_reduction, ('mean', 'sum')
-    )
+    checks.check_fields('meta', self)
     _check_matching(self.matching)
-    group = checks.GroupChecker('meta', self)
-    group.at_least(
-      1,
-      'inner_updates',
-      'bootstrap_length',
-      'bootstrap_batch',
-      'matching_stride',
-    )
-    group.at_least(
-      0,
-      'updates_between',
-      'policy_matching_weight',
-      'value_matching_weight',
-      'outer_kl_weight',
-      'nominal_travel',
-    )
-    group.positive('learning_rate', 'epsilon', 'max_grad_norm')
-    group.in_unit_interval('beta1', 'beta2')
     checks.check(
       (self.target, self.target_data) != ('plain', 'online'),
       'meta.target_data',

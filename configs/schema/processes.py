@@ -1,53 +1,43 @@
 """The processes of a run: acting, evaluating, replay, learning, watching."""
 
 import dataclasses
+from typing import Annotated
 
-from bmg.configs.schema import checks
+from bmg.configs.schema import checks, resume
 
 
 @dataclasses.dataclass(frozen=True)
 class Actors:
   """Acting: how many processes, and how each of them works."""
 
-  num_actors: int = 48
-  envs_per_actor: int = 1
+  num_actors: checks.Count = resume.machinery(48)
+  envs_per_actor: checks.Count = 1
   # Groups that the games of an actor are divided into: while the actions of one
   # are chosen, the others are stepped.
-  env_groups: int = 1
+  env_groups: checks.Count = resume.machinery(1)
   # Steps (not frames) in one unroll, T.
-  unroll_length: int = 20
+  unroll_length: checks.Count = resume.fixed(20)
   # Emulator threads per actor process, for each group.
-  env_threads: int = 1
+  env_threads: checks.Count = resume.machinery(1)
   # Where actions are chosen: 'actor', by parameters that each actor fetches, or
   # 'learner', on its devices, for all actors at once. The learner then waits
   # for the actors' observations, but no longer than this.
-  inference: str = 'actor'
-  inference_wait_ms: float = 10.0
+  inference: Annotated[str, checks.one_of('actor', 'learner')] = (
+    resume.machinery('actor')
+  )
+  inference_wait_ms: checks.Positive = resume.machinery(10.0)
   # How long one attempt to insert an unroll or fetch parameters may take
   # before it is reported and tried again.
-  insert_timeout_s: float = 5.0
-  parameter_timeout_s: float = 10.0
+  insert_timeout_s: checks.Positive = resume.machinery(5.0)
+  parameter_timeout_s: checks.Positive = resume.machinery(10.0)
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('actors', self).at_least(
-      1,
-      'num_actors',
-      'envs_per_actor',
-      'env_groups',
-      'unroll_length',
-      'env_threads',
-    )
+    checks.check_fields('actors', self)
     checks.check(
       self.envs_per_actor % self.env_groups == 0,
       'actors.env_groups',
       self.env_groups,
       f'must divide actors.envs_per_actor = {self.envs_per_actor}',
-    )
-    checks.check_choice(
-      'actors.inference', self.inference, ('actor', 'learner')
-    )
-    checks.GroupChecker('actors', self).positive(
-      'inference_wait_ms', 'insert_timeout_s', 'parameter_timeout_s'
     )
 
   @property
@@ -61,17 +51,15 @@ class Evaluator:
   """Periodic evaluation on full games while training goes on."""
 
   # Full games per evaluation, played `num_envs` at a time.
-  num_episodes: int = 8
-  num_envs: int = 4
+  num_episodes: checks.Count = 8
+  num_envs: checks.Count = 4
   # A new evaluation starts once training has moved on by this many frames.
-  period_frames: int = 1_000_000
+  period_frames: checks.Count = 1_000_000
   # Take the most likely action instead of sampling (the paper samples).
   greedy: bool = False
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('evaluator', self).at_least(
-      1, 'num_episodes', 'num_envs', 'period_frames'
-    )
+    checks.check_fields('evaluator', self)
     checks.check(
       self.num_envs <= self.num_episodes,
       'evaluator.num_envs',
@@ -86,19 +74,19 @@ class Replay:
 
   # Reverb servers that share the work and the memory: actor i writes to server
   # i modulo their number, the learner reads from all. Sizes below are of all.
-  num_servers: int = 1
+  num_servers: checks.Count = resume.machinery(1)
   # Unrolls per batch from the queue and from uniform replay.
   online_batch: int = 6
-  replay_batch: int = 12
+  replay_batch: checks.Natural = 12
   # Bound of the queue: a full one makes the actors wait.
   online_capacity: int = 24
   replay_capacity: int = 10_000
   # Unrolls that replay must hold before learning starts.
   min_replay_size: int = 100
   # How long to wait for a batch before saying what is missing.
-  read_timeout_s: float = 60.0
+  read_timeout_s: checks.Positive = resume.machinery(60.0)
   # Save the content of both tables with a stop, and restore it on resume.
-  checkpoint: bool = False
+  checkpoint: bool = resume.machinery(False)
 
   def __post_init__(self) -> None:
     checks.check(
@@ -107,8 +95,7 @@ class Replay:
       self.online_batch,
       'must be at least 1: learning from replay alone fails',
     )
-    checks.GroupChecker('replay', self).at_least(0, 'replay_batch')
-    checks.GroupChecker('replay', self).at_least(1, 'num_servers')
+    checks.check_fields('replay', self)
     checks.check(
       self.online_capacity >= self.online_batch,
       'replay.online_capacity',
@@ -121,7 +108,6 @@ class Replay:
       self.min_replay_size,
       f'must lie between 1 and replay.replay_capacity = {self.replay_capacity}',
     )
-    checks.GroupChecker('replay', self).positive('read_timeout_s')
 
   @property
   def batch_size(self) -> int:
@@ -137,36 +123,27 @@ class Replay:
 class Learner:
   """The learner: logging, checkpoints, devices, hosts."""
 
-  log_period_s: float = 5.0
-  checkpoint_period_s: float = 300.0
+  log_period_s: checks.Positive = 5.0
+  checkpoint_period_s: checks.Positive = 300.0
   # The newest `keep_checkpoints` are kept, and the best `keep_best` by mean
   # episode return.
-  keep_checkpoints: int = 3
-  keep_best: int = 1
+  keep_checkpoints: checks.Count = 3
+  keep_best: checks.Natural = 1
   # Compiling the training step may take so long before it counts as stuck.
-  compile_timeout_s: float = 1800.0
+  compile_timeout_s: checks.Positive = 1800.0
   # Batches read ahead while the device works.
-  prefetch: int = 2
+  prefetch: checks.Count = 2
   # Devices of each host to spread a batch over; 0 takes all of them.
-  num_devices: int = 0
+  num_devices: checks.Natural = 0
   # Learner processes, each with devices of its own, that make each training
   # step together. Batch sizes are those of all hosts together.
-  num_hosts: int = 1
+  num_hosts: checks.Count = 1
   # A host of which the others hear nothing for so long is given up, and the
   # learner starts again from its last checkpoint.
-  host_timeout_s: float = 30.0
+  host_timeout_s: checks.Positive = 30.0
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('learner', self).positive(
-      'log_period_s',
-      'checkpoint_period_s',
-      'compile_timeout_s',
-      'host_timeout_s',
-    )
-    checks.GroupChecker('learner', self).at_least(
-      1, 'keep_checkpoints', 'prefetch', 'num_hosts'
-    )
-    checks.GroupChecker('learner', self).at_least(0, 'keep_best', 'num_devices')
+    checks.check_fields('learner', self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,15 +152,12 @@ class Launch:
 
   # A node that fails more often than this within the window stops the run.
   # (Actors and the evaluator are restarted for ever unless they never start.)
-  max_restarts: int = 5
-  restart_window_s: float = 600.0
+  max_restarts: checks.Natural = 5
+  restart_window_s: checks.Positive = 600.0
   # Time to save and leave after SIGTERM, before SIGKILL.
-  grace_s: float = 60.0
+  grace_s: checks.Positive = 60.0
   # A node that shows no sign of life for so long is killed and restarted.
-  heartbeat_timeout_s: float = 300.0
+  heartbeat_timeout_s: checks.Positive = 300.0
 
   def __post_init__(self) -> None:
-    checks.GroupChecker('launch', self).at_least(0, 'max_restarts')
-    checks.GroupChecker('launch', self).positive(
-      'restart_window_s', 'grace_s', 'heartbeat_timeout_s'
-    )
+    checks.check_fields('launch', self)

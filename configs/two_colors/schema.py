@@ -6,7 +6,7 @@ after Luketina et al. (2022). The defaults are the actor-critic's.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import ml_collections
 
@@ -19,43 +19,37 @@ class Environment:
   """The grid world."""
 
   # Steps from one change of the good item to the next.
-  switch_interval: int = 100_000
+  switch_interval: checks.Count = 100_000
   # 'item': only a collected item moves (Flennerhag et al.); 'all': the agent
   # and both items do (Luketina et al.).
-  respawn: str = 'item'
+  respawn: Annotated[str, checks.one_of('item', 'all')] = 'item'
 
   def __post_init__(self) -> None:
-    checks.check_choice('env.respawn', self.respawn, ('item', 'all'))
-    checks.GroupChecker('env', self).at_least(1, 'switch_interval')
+    checks.check_fields('env', self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
   """What is meta-learned: the entropy weight, or epsilon of Q(lambda)."""
 
-  mode: str = 'none'
+  mode: Annotated[str, checks.one_of('none', 'mg', 'bmg')] = 'none'
   # The hyper-parameter where it is not meta-learned: throughout (mode=none), in
   # the outer loss (mg), in the last step of the target (bmg, actor-critic).
-  fixed: float = 0.0
+  fixed: checks.Fraction = 0.0
   # What meta-learning begins with.
   initial: float = 0.5
   # K and L. All updates are the agent's own, but for the target's last one.
   # Q(lambda) has K = 0.
-  inner_updates: int = 1
-  bootstrap_length: int = 1
-  learning_rate: float = 1e-4
-  beta1: float = 0.9
-  beta2: float = 0.999
-  epsilon: float = 1e-4
+  inner_updates: checks.Natural = 1
+  bootstrap_length: checks.Count = 1
+  learning_rate: checks.Positive = 1e-4
+  beta1: checks.Fraction = 0.9
+  beta2: checks.Fraction = 0.999
+  epsilon: checks.Positive = 1e-4
   context: Context = Context()
 
   def __post_init__(self) -> None:
-    checks.check_choice('meta.mode', self.mode, ('none', 'mg', 'bmg'))
-    group = checks.GroupChecker('meta', self)
-    group.at_least(0, 'inner_updates')
-    group.at_least(1, 'bootstrap_length')
-    group.positive('learning_rate', 'epsilon')
-    group.in_unit_interval('fixed', 'beta1', 'beta2')
+    checks.check_fields('meta', self)
     checks.check(
       0 < self.initial < 1, 'meta.initial', self.initial, 'must lie in (0, 1)'
     )
@@ -69,33 +63,29 @@ class Agent:
   kind: str = 'actor_critic'
   hidden: tuple[int, ...] = (256, 256)
   # Variance of initial weights, times the number of inputs of their layer.
-  initial_scale: float = 1.0
-  discount: float = 0.99
+  initial_scale: checks.Positive = 1.0
+  discount: checks.Fraction = 0.99
   # Of SGD for the actor-critic, of Adam for Q(lambda).
-  learning_rate: float = 0.1
+  learning_rate: checks.Positive = 0.1
   # Actor-critic: steps between two updates, weight of the value loss, and the
   # global norm that gradients are clipped to (0: they are not).
-  rollout_length: int = 16
+  rollout_length: checks.Count = 16
   # Of the lambda-returns G that the value learns: 1 makes n-step returns of the
   # rest of the rollout, 0 one-step ones. The policy's advantage at t is, as in
   # IMPALA, r_t + discount * G_t+1 - v_t.
   return_lambda: float = 1.0
-  value_weight: float = 1.0
-  max_grad_norm: float = 0.0
+  value_weight: checks.Positive = 1.0
+  max_grad_norm: checks.NonNegative = 0.0
   # Q(lambda): the decay of traces, and Adam's settings.
-  trace_lambda: float = 0.7
-  beta1: float = 0.9
-  beta2: float = 0.999
-  epsilon: float = 1e-4
+  trace_lambda: checks.Fraction = 0.7
+  beta1: checks.Fraction = 0.9
+  beta2: checks.Fraction = 0.999
+  epsilon: checks.Positive = 1e-4
   meta: Meta = Meta()
 
   def __post_init__(self) -> None:
     checks.check_choice('kind', self.kind, ('actor_critic', 'q_lambda'))
-    group = checks.GroupChecker('agent', self)
-    group.at_least(1, 'rollout_length')
-    group.at_least(0, 'max_grad_norm')
-    group.positive('initial_scale', 'learning_rate', 'epsilon', 'value_weight')
-    group.in_unit_interval('discount', 'trace_lambda', 'beta1', 'beta2')
+    checks.check_fields('agent', self)
     if self.kind == 'q_lambda':
       checks.check(
         self.meta.mode != 'mg',
@@ -117,11 +107,11 @@ class Study:
   """Agents to compare, in one world."""
 
   num_steps: int = 10_000_000
-  num_seeds: int = 10
+  num_seeds: checks.Count = 10
   seed: int = 1
   # Steps that one row of the records is the mean of, and from one checkpoint to
   # the next. Both are rounded to whole updates.
-  log_period_steps: int = 2_500
+  log_period_steps: checks.Count = 2_500
   checkpoint_period_steps: int = 50_000
   env: Environment = Environment()
   agents: Mapping[str, Agent] = dataclasses.field(default_factory=dict)
@@ -130,9 +120,7 @@ class Study:
     checks.check(
       0 <= self.seed < 2**31, 'seed', self.seed, 'must lie in [0, 2^31)'
     )
-    for name in ('num_seeds', 'log_period_steps'):
-      value = getattr(self, name)
-      checks.check(value >= 1, name, value, 'must be at least 1')
+    checks.check_fields('', self)
     checks.check(
       self.checkpoint_period_steps >= self.log_period_steps,
       'checkpoint_period_steps',

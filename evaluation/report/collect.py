@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bmg.configs import schema
-from bmg.configs.schema import fields
+from bmg.configs.schema import fields, resume
 from bmg.evaluation import read
 from bmg.evaluation import travel as travel_lib
 
@@ -76,7 +76,7 @@ class Difference(NamedTuple):
   @property
   def matters(self) -> bool:
     """Whether it changes what is learned or measured."""
-    return not fields.lies_in(self.field, fields.MACHINERY)
+    return fields.kind(self.field) is not resume.Kind.MACHINERY
 
 
 class Collection(NamedTuple):

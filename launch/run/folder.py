@@ -6,22 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bmg.configs import schema
-from bmg.configs.schema import checks, fields
+from bmg.configs.schema import checks, fields, resume
 from bmg.launch import cli
 from bmg.launch.run import files, provenance
-
-# What a resumed run must share with its checkpoint: who acts in what, and the
-# shapes and meaning of the learner's state.
-_FIXED_FIELDS = (
-  'seed',
-  'env',
-  'agent',
-  'actors.unroll_length',
-  'optimizer.name',
-  'optimizer.schedule',
-  'meta.mode',
-  'meta.parameters',
-)
 
 
 def default_workdir(config: schema.Config) -> str:
@@ -91,7 +78,7 @@ def _has_checkpoints(workdir: str) -> bool:
 
 
 def _check_resumable(field: str, old: Any, new: Any, workdir: str) -> None:
-  if fields.lies_in(field, _FIXED_FIELDS):
+  if not fields.may_change(field, old, new, resume.Kind.LEARNING):
     raise checks.ConfigError(
       field,
       new,

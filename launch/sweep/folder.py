@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bmg.configs import schema
-from bmg.configs.schema import checks, fields
+from bmg.configs.schema import checks, fields, resume
 from bmg.launch import cli
 from bmg.launch.run import files, provenance
 from bmg.launch.run import folder as run_folder
 from bmg.launch.sweep import cells
 
-# What may differ from start to start, as it does not change what is learned. A
-# run by itself may change more; the cells of a sweep have to be alike.
-_FREE_FIELDS = ('num_frames', 'evaluator', *fields.MACHINERY)
 # What the sweep itself goes by, of all cells alike.
 _SHARED_FIELDS = ('num_frames', 'kubernetes.namespace')
 
@@ -180,7 +177,9 @@ def check(workdir: str, settings: Settings) -> list[str]:
       before.configs.get(variant, settings.configs[variant]),
       settings.configs[variant],
     ):
-      if variant in trained and not fields.lies_in(field, _FREE_FIELDS):
+      if variant in trained and not fields.may_change(
+        field, old, new, resume.Kind.EXTENT
+      ):
         whose = f'the variant {variant!r}' if variant else 'the sweep'
         raise checks.ConfigError(
           field,

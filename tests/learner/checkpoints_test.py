@@ -163,6 +163,44 @@ def test_refuses_a_checkpoint_of_another_network(tmp_path):
   assert _names(tmp_path) == ['1']
 
 
+# As the fingerprint was before it held all fields that are fixed.
+_OLD_FINGERPRINT = {
+  'env.game': 'pong',
+  'num_actions': 6,
+  'agent.outer_critic': False,
+  'meta.context.inputs': [],
+  'meta.parameters.learned': list(schema.MetaParameters().learned),
+}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'mentioned'),
+  [
+    ({'seed': 9}, None),
+    ({'agent': {'torso_dtype': 'bfloat16'}}, None),
+    ({'agent': {'outer_critic': True}}, 'agent.outer_critic = True'),
+    ({'meta': {'context': {'inputs': ['value']}}}, 'meta.context.inputs'),
+    (
+      {'meta': {'parameters': {'leak': {**_LEAK, 'learned': False}}}},
+      'meta.parameters.learned',
+    ),
+  ],
+)
+def test_a_checkpoint_of_an_older_revision_says_what_it_knows(
+  tmp_path, changes, mentioned
+):
+  store = _open(tmp_path, _OLD_FINGERPRINT)
+  _save(store, 1)
+  store.close()
+  config = schema.from_config_dict(changes)
+  resumed = _open(tmp_path, checkpoints.fingerprint(config, 6))
+  if mentioned is None:
+    assert resumed.restore(_state(0)) is not None
+  else:
+    with pytest.raises(errors.FatalError, match=mentioned):
+      resumed.restore(_state(0))
+
+
 def test_the_fingerprint_survives_json_and_tells_runs_apart():
   config = schema.Config()
   first = checkpoints.fingerprint(config, 6)

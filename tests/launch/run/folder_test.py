@@ -74,6 +74,38 @@ def test_another_kind_of_run_is_refused(tmp_path, group, field, value):
   assert schema.from_config_dict(saved) == config
 
 
+@pytest.mark.parametrize(
+  ('section', 'field', 'value'),
+  [
+    ('context', 'inputs', ['reward']),
+    ('context', 'length', 7),
+    ('target_optimizer', 'name', 'adam'),
+  ],
+)
+def test_what_the_learner_could_not_resume_is_refused(
+  tmp_path, section, field, value
+):
+  config = processes.small_config()
+  _with_checkpoint(tmp_path, config)
+  changed = schema.to_dict(config)
+  changed['meta'][section][field] = value
+  with pytest.raises(checks.ConfigError) as raised:
+    folder.prepare(schema.from_config_dict(changed), str(tmp_path), ['train'])
+  message = str(raised.value)
+  assert f'config.meta.{section}.{field} = ' in message
+  assert f'the checkpoints in {tmp_path} were made with' in message
+
+
+def test_the_precision_may_change_on_resume(tmp_path):
+  config = processes.small_config()
+  _with_checkpoint(tmp_path, config)
+  agent = dataclasses.replace(config.agent, torso_dtype='bfloat16')
+  faster = dataclasses.replace(config, agent=agent)
+  assert folder.prepare(faster, str(tmp_path), ['train']) == [
+    'agent.torso_dtype: float32 -> bfloat16'
+  ]
+
+
 def test_a_run_that_saved_nothing_can_be_changed(tmp_path):
   config = processes.small_config()
   folder.prepare(config, str(tmp_path), ['train'])
