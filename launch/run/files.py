@@ -104,6 +104,20 @@ def finished(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'state', 'finished.json')
 
 
+def read_backend(workdir: str) -> str:
+  """Returns the name of the backend that the run was last submitted to."""
+  return read_json(_backend(workdir), {}).get('name', '')
+
+
+def write_backend(workdir: str, name: str) -> None:
+  """Records what the run is submitted to: stop and watch ask it."""
+  write_json(_backend(workdir), {'name': name})
+
+
+def _backend(workdir: str) -> pathlib.Path:
+  return pathlib.Path(workdir, 'state', 'backend.json')
+
+
 def stop_request(workdir: str) -> pathlib.Path:
   """There where the user has asked for the launch to end for good."""
   return pathlib.Path(workdir, 'state', 'stop.json')
