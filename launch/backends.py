@@ -36,7 +36,7 @@ def get(name: str, names: Iterable[str] = tuple(BACKENDS)) -> backend.Backend:
 
 def of_run(workdir: str) -> backend.Backend:
   """Returns the backend that the run was last submitted to."""
-  name = files.read_backend(workdir)
+  name = files.read_submission(workdir).backend
   return BACKENDS[name if name in BACKENDS else _infer(workdir)]
 
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     with local.lock(workdir) as lock:
       changes = folder.prepare(config, workdir, argv)
-      files.write_backend(workdir, launcher)
+      files.write_submission(workdir, launcher)
       return backend.submit(config, workdir, changes, lock.fileno())
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error

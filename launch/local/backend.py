@@ -56,8 +56,14 @@ class Processes:
 
   def state(self, workdir: str) -> backend.Status:
     state = files.launch_state(workdir)
-    if state == files.WAITING and not launcher.in_use(workdir):
+    if launcher.in_use(workdir):
+      return backend.Status(state)
+    if state == files.WAITING:
       return backend.Status(files.STOPPED, 'it was never started')
+    # Not every file system shows locks to other machines.
+    host = files.read_submission(workdir).host
+    if state == files.RUNNING and host == os.uname().nodename:
+      return backend.Status(files.FAILED, 'its launcher was killed')
     return backend.Status(state)
 
   def stop(self, workdir: str) -> None:

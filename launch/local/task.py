@@ -71,7 +71,7 @@ class Task:
     )
     if leads:
       # The submitter's record is not on the volume of the pods.
-      files.write_backend(self._args.workdir, 'kubernetes')
+      files.write_submission(self._args.workdir, 'kubernetes')
       files.begin_launch(self._args.workdir)
     while not self._stop_asked and self._start_missing():
       if leads and self._is_finished():

@@ -104,17 +104,27 @@ def finished(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'state', 'finished.json')
 
 
-def read_backend(workdir: str) -> str:
-  """Returns the name of the backend that the run was last submitted to."""
-  return read_json(_backend(workdir), {}).get('name', '')
+class Submission(NamedTuple):
+  """The last submission of a run."""
+
+  # As of --launcher; '' for a folder that is older than this record.
+  backend: str = ''
+  # The name of the machine.
+  host: str = ''
 
 
-def write_backend(workdir: str, name: str) -> None:
-  """Records what the run is submitted to: stop and watch ask it."""
-  write_json(_backend(workdir), {'name': name})
+def read_submission(workdir: str) -> Submission:
+  """Returns where and to which backend the run was last submitted."""
+  return Submission(**read_json(_submission(workdir), {}))
 
 
-def _backend(workdir: str) -> pathlib.Path:
+def write_submission(workdir: str, backend: str) -> None:
+  """Records a submission from this machine: stop and watch ask its backend."""
+  submission = Submission(backend, os.uname().nodename)
+  write_json(_submission(workdir), submission._asdict())
+
+
+def _submission(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'state', 'backend.json')
 
 
