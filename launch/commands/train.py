@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
     with local.lock(workdir) as lock:
       changes = folder.prepare(config, workdir, argv)
       files.write_submission(workdir, launcher)
-      return backend.submit(config, workdir, changes, lock.fileno())
+      for change in changes:
+        print(f'Changed since the last start: {change}')
+      return backend.submit(config, workdir, lock.fileno())
   except local.LaunchError as error:
     raise cli.UsageError(str(error)) from error
 

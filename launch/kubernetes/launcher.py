@@ -30,20 +30,12 @@ class Kubernetes:
   def describe(self, config: schema.Config, workdir: str) -> str:
     return manifests.to_yaml(_make(config, workdir))
 
-  def submit(
-    self,
-    config: schema.Config,
-    workdir: str,
-    changes: Sequence[str],
-    lock_fd: int,
-  ) -> int:
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
     """Writes the manifests into the run's folder and applies them.
 
     Returns 1 where the cluster refuses the run, or there is none at hand and
     the user was told what to do.
     """
-    for change in changes:
-      print(f'Changed since the last start: {change}')
     name, path = dns.run_name(workdir), folder(workdir)
     documents = _make(config, workdir)
     cluster = kubectl.Kubectl(config.kubernetes.namespace)

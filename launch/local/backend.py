@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Sequence
 
 from bmg.configs import schema
 from bmg.configs.schema import checks
@@ -33,26 +32,9 @@ class Processes:
       ]
     )
 
-  def submit(
-    self,
-    config: schema.Config,
-    workdir: str,
-    changes: Sequence[str],
-    lock_fd: int,
-  ) -> int:
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
     with display.Display(config, workdir) as shown:
-      for change in changes:
-        shown.say(f'Changed since the last start: {change}')
-      return self._run(config, workdir, shown, lock_fd)
-
-  def _run(
-    self,
-    config: schema.Config,
-    workdir: str,
-    shown: launcher.Display,
-    lock_fd: int,
-  ) -> int:
-    return launcher.LocalRun(config, workdir, shown, lock_fd).run()
+      return launcher.LocalRun(config, workdir, shown, lock_fd).run()
 
   def state(self, workdir: str) -> backend.Status:
     state = files.launch_state(workdir)
@@ -91,14 +73,9 @@ class Threads(Processes):
       'must be 1 with --launcher=threads: hosts are processes',
     )
 
-  def _run(
-    self,
-    config: schema.Config,
-    workdir: str,
-    shown: launcher.Display,
-    lock_fd: int,
-  ) -> int:
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
     # Imports Launchpad, which the launcher of processes can do without.
     from bmg.launch.local import threads
 
-    return threads.run(config, workdir, shown)
+    with display.Display(config, workdir) as shown:
+      return threads.run(config, workdir, shown)

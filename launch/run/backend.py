@@ -1,6 +1,5 @@
 """The interface of all that runs can be submitted to, by `--launcher`."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from bmg.configs import schema
@@ -40,19 +39,12 @@ class Backend(Protocol):
   def describe(self, config: schema.Config, workdir: str) -> str:
     """Returns what `submit` would start, for `--dry_run`."""
 
-  def submit(
-    self,
-    config: schema.Config,
-    workdir: str,
-    changes: Sequence[str],
-    lock_fd: int,
-  ) -> int:
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
     """Submits a run; waits for its end only where it is this process.
 
     Args:
       config: the run's configuration, as saved in the run's folder.
       workdir: the run's folder.
-      changes: to the configuration since the last start, to be shown.
       lock_fd: file descriptor of the folder's lock.
 
     Returns:

@@ -121,17 +121,9 @@ class Slurm:
     scripts = _scripts(config, workdir)
     return '\n'.join(f'# {path}\n{text}' for path, text in scripts.items())
 
-  def submit(
-    self,
-    config: schema.Config,
-    workdir: str,
-    changes: Sequence[str],
-    lock_fd: int,
-  ) -> int:
-    for change in changes:
-      print(f'Changed since the last start: {change}')
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
     workdir = os.path.abspath(workdir)
-    _check_not_running(workdir)
+    self._check_not_running(workdir)
     # Actors that start first wait for the core job to begin the launch.
     files.end_launch(workdir, files.WAITING)
     jobs: list[str] = []
@@ -187,6 +179,16 @@ class Slurm:
     for job in _jobs(workdir).values():
       slurm_jobs.cancel(job)
 
+  def _check_not_running(self, workdir: str) -> None:
+    status = self.state(workdir)
+    if status.state == backend.UNKNOWN:
+      raise cli.UsageError(status.detail)
+    if not status.is_over:
+      raise cli.UsageError(
+        f'--workdir={workdir}: its {status.detail} on Slurm; stop it first '
+        f'(python -m bmg stop --workdir={workdir}), or take another'
+      )
+
 
 def _scripts(config: schema.Config, workdir: str) -> dict[pathlib.Path, str]:
   """Returns the batch scripts of core job and actors, by path."""
@@ -212,19 +214,6 @@ def step_prefix(config: schema.Config, node: topology.NodeId) -> list[str]:
     _memory(resources.memory_gb),
     *(_accelerators(resources.accelerators) or ['--gpus=0']),
   ]
-
-
-def _check_not_running(workdir: str) -> None:
-  try:
-    running = {job: slurm_jobs.state(job) for job in _jobs(workdir).values()}
-  except subprocesses.CommandError as error:
-    raise cli.UsageError(str(error)) from error
-  for job, state in running.items():
-    if state is not None:
-      raise cli.UsageError(
-        f'--workdir={workdir}: its job {job} is {state.lower()} on Slurm; stop '
-        f'it first (python -m bmg stop --workdir={workdir}), or take another'
-      )
 
 
 def _script(

@@ -92,7 +92,7 @@ def _launch(workdir, dry_run=False, config=None):
   if dry_run:
     return 0, backend.describe(config, str(workdir))
   with contextlib.redirect_stdout(io.StringIO()) as said:
-    status = backend.submit(config, str(workdir), [], -1)
+    status = backend.submit(config, str(workdir), -1)
   return status, said.getvalue()
 
 
