@@ -99,9 +99,10 @@ def _run(command: list[str], request_timeout_s: int) -> str:
     MissingCommandError: there is none.
     CommandError: it fails, or takes too long.
   """
+  verb = next(word for word in command[1:] if not word.startswith('-'))
   return subprocesses.call(
     [*command, f'--request-timeout={request_timeout_s}s'],
     # Each of its requests has the one deadline, all together have the other.
     request_timeout_s + _COMMAND_TIMEOUT_S,
-    name=f'kubectl {command[1].partition("=")[0]}',
+    name=f'kubectl {verb}',
   )

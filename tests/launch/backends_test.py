@@ -102,8 +102,8 @@ def test_stopping_a_run_on_kubernetes_deletes_its_job_set(
 @pytest.mark.parametrize(
   ('trouble', 'mentioned'),
   [
-    ('down', 'kubectl --namespace: no answer'),
-    ('refuse', 'kubectl --namespace: forbidden'),
+    ('down', 'kubectl get: no answer'),
+    ('refuse', 'kubectl delete: forbidden'),
     ('missing', "no command 'kubectl'"),
   ],
 )
