@@ -41,13 +41,26 @@ _ROOMS = {
     'configs.schema',
     'errors',
   ),
-  'launch.local': ('launch.program', 'launch.run', 'configs.schema'),
+  'launch.local': (
+    'launch.program',
+    'launch.run',
+    'launch.cli',
+    'configs.schema',
+  ),
   'launch.slurm': (
     'launch.local',
     'launch.program',
     'launch.run',
     'launch.cli',
     'configs.schema',
+  ),
+  # The four of them by name.
+  'launch.backends': (
+    'launch.slurm',
+    'launch.local',
+    'launch.kubernetes',
+    'launch.run',
+    'launch.cli',
   ),
   'launch.sweep': (
     'launch.local',
@@ -59,9 +72,8 @@ _ROOMS = {
   ),
   'launch.commands': (
     'launch.sweep',
-    'launch.slurm',
+    'launch.backends',
     'launch.local',
-    'launch.kubernetes',
     'launch.run',
     'launch.cli',
     'learner',

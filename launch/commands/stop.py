@@ -4,15 +4,13 @@ It is stopped in order: the learner saves its state, and the same command that
 started the run goes on with it.
 """
 
-import os
-import signal
 import time
 from collections.abc import Sequence
 
 from absl import flags
 
-from bmg.launch import cli
-from bmg.launch.run import files, slurm_jobs, subprocesses
+from bmg.launch import backends, cli
+from bmg.launch.run import backend, files, subprocesses
 
 _POLL_S = 0.5
 
@@ -38,53 +36,41 @@ def main(argv: Sequence[str]) -> int:
   workdir = flag_values['workdir'].value
   if not workdir or not files.config(workdir).exists():
     raise cli.UsageError(f'--workdir={workdir}: is not the folder of a run')
-  files.write_json(files.stop_request(workdir), {'time': time.time()})
-  jobs = files.read_json(files.jobs(workdir), {})
+  run_backend = backends.of_run(workdir)
+  status = run_backend.state(workdir)
+  if status.state == backend.UNKNOWN:
+    raise cli.UsageError(status.detail)
+  if status.is_over:
+    print(f'Not running: {workdir}{_reason(status)}')
+    return 0
   try:
-    if jobs and slurm_jobs.state(jobs['core_job']) is not None:
-      for job in jobs.values():
-        slurm_jobs.cancel(job)
-    elif files.launch_state(workdir) == files.RUNNING:
-      _stop_local(workdir)
-    else:
-      print(f'Not running: {workdir}')
-      return 0
-    timeout_s: float = flag_values['timeout_s'].value or 0.0
-    return _await_end(workdir, jobs, timeout_s)
+    run_backend.stop(workdir)
   except subprocesses.CommandError as error:
     raise cli.UsageError(str(error)) from error
+  timeout_s: float = flag_values['timeout_s'].value or 0.0
+  return _await_end(run_backend, workdir, timeout_s)
 
 
-def _stop_local(workdir: str) -> None:
-  pid = files.lock_owner(workdir)
-  try:
-    os.kill(int(pid), signal.SIGTERM)
-  except (ValueError, ProcessLookupError, PermissionError) as error:
-    raise cli.UsageError(
-      f'--workdir={workdir}: its launcher, pid {pid or "unknown"}, is not on '
-      f'this machine or not yours: {error}'
-    ) from error
-
-
-def _await_end(workdir: str, jobs: dict[str, str], timeout_s: float) -> int:
+def _await_end(
+  run_backend: backend.Backend, workdir: str, timeout_s: float
+) -> int:
   until = time.monotonic() + timeout_s
+  status = backend.Status(files.RUNNING)
   while time.monotonic() < until:
-    # In this order, or a launch that ends in between would seem to be lost.
-    alive = [job for job in jobs.values() if slurm_jobs.state(job)]
-    if files.launch_state(workdir) != files.RUNNING:
-      if not alive:
-        print(f'Stopped: {workdir}')
-        return 0
-    elif jobs and not alive:
-      files.end_launch(workdir, files.FAILED)
-      print(
-        f"Killed before all was saved: {workdir}. Slurm's KillWait gives a job "
-        'too little time, or its node was lost.'
-      )
+    status = run_backend.state(workdir)
+    if status.state == files.FAILED:
+      print(f'Failed while it stopped: {workdir}{_reason(status)}')
       return 1
+    if status.is_over:
+      print(f'Stopped: {workdir}')
+      return 0
     time.sleep(_POLL_S)
-  print(f'Still stopping after {timeout_s:g} s: {workdir}')
+  print(f'Still stopping after {timeout_s:g} s: {workdir}{_reason(status)}')
   return 1
+
+
+def _reason(status: backend.Status) -> str:
+  return f' ({status.detail})' if status.detail else ''
 
 
 def entry() -> None:

@@ -7,7 +7,6 @@ Usage: python -m bmg sweep --games=atari57 --seeds=3
        python -m bmg sweep --workdir=runs/paper --status
 """
 
-import difflib
 import os
 import pathlib
 import shlex
@@ -20,7 +19,7 @@ from ml_collections import config_flags
 
 from bmg.configs import schema
 from bmg.configs.schema import checks
-from bmg.launch import cli
+from bmg.launch import backends, cli
 from bmg.launch.local import launcher as local
 from bmg.launch.run import subprocesses
 from bmg.launch.sweep import (
@@ -250,12 +249,7 @@ def _settings(
         f'--{flag}'
       )
   launcher = str(args['launcher'])
-  if launcher not in _LAUNCHERS:
-    nearest = difflib.get_close_matches(launcher, _LAUNCHERS, n=1)
-    raise cli.UsageError(
-      f'--launcher={launcher}: must be one of {", ".join(_LAUNCHERS)}'
-      + (f'. Did you mean {nearest[0]!r}?' if nearest else '')
-    )
+  backends.get(launcher, _LAUNCHERS)
   recipe = config_flags.get_config_filename(config_flag)
   if args['variants'] is not None:
     recipe = recipe.partition(':')[0]
@@ -333,7 +327,7 @@ def _show_status(workdir: str | None) -> int:
   )
   statuses = cells.load(workdir, grid)
   display = table.Display(settings, workdir)
-  if not folder.in_use(workdir):
+  if not local.in_use(workdir):
     display.say(f'No sweep is running in {workdir}.')
     for status in statuses:
       # A sweep that was killed could not say that its cells have stopped.

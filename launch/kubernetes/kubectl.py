@@ -4,8 +4,6 @@ import pathlib
 
 from bmg.launch.run import subprocesses
 
-# In which a JobSet stays.
-FINAL_STATES = ('Completed', 'Failed')
 JOB_SETS = 'jobsets.jobset.x-k8s.io'
 _REQUEST_TIMEOUT_S = 15
 _COMMAND_TIMEOUT_S = 60
@@ -16,6 +14,25 @@ _DELETE_TIMEOUT_S = 300
 def apply_command(folder: pathlib.Path) -> list[str]:
   """Returns the command that applies all manifests in `folder`."""
   return ['kubectl', 'apply', f'--filename={folder}']
+
+
+def delete_command(namespace: str, name: str, *options: str) -> list[str]:
+  """Returns the command that deletes a JobSet, if it is there."""
+  return [
+    *('kubectl', f'--namespace={namespace}', 'delete', JOB_SETS, name),
+    *('--ignore-not-found', *options),
+  ]
+
+
+def get_command(namespace: str, *name: str) -> list[str]:
+  """Returns the command that prints one JobSet, or all, as `name/state`."""
+  one = '{.metadata.name}/{.status.terminalState}'
+  of_all = f'{{range .items[*]}}{one} {{end}}'
+  return [
+    *('kubectl', f'--namespace={namespace}', 'get', JOB_SETS),
+    *((*name, '--ignore-not-found') if name else ()),
+    f'--output=jsonpath={one if name else of_all}',
+  ]
 
 
 class Kubectl:
@@ -40,28 +57,23 @@ class Kubectl:
     Raises:
       CommandError: the cluster refuses to tell; it may not know JobSets.
     """
-    answer = _run(
-      [
-        *('kubectl', f'--namespace={self.namespace}', 'get', JOB_SETS, name),
-        '--ignore-not-found',
-        '--output=jsonpath={.metadata.name}/{.status.terminalState}',
-      ],
-      _REQUEST_TIMEOUT_S,
-    )
+    answer = _run(get_command(self.namespace, name), _REQUEST_TIMEOUT_S)
     return answer.partition('/')[2] if answer else None
 
-  def delete_job_set(self, name: str) -> None:
-    """Deletes a JobSet and waits until its pods are gone.
+  def delete_job_set(self, name: str, wait: bool = True) -> None:
+    """Deletes a JobSet, which stays to be seen until its pods are gone.
+
+    Args:
+      name: of the JobSet.
+      wait: until then.
 
     Raises:
       CommandError: the cluster refuses, or takes too long.
     """
+    options = ('--cascade=foreground', f'--wait={"true" if wait else "false"}')
     _run(
-      [
-        *('kubectl', f'--namespace={self.namespace}', 'delete', JOB_SETS),
-        *(name, '--ignore-not-found', '--cascade=foreground', '--wait=true'),
-      ],
-      _DELETE_TIMEOUT_S,
+      delete_command(self.namespace, name, *options),
+      _DELETE_TIMEOUT_S if wait else _REQUEST_TIMEOUT_S,
     )
 
   def apply(self, folder: pathlib.Path, dry_run: bool = False) -> None:
@@ -87,9 +99,10 @@ def _run(command: list[str], request_timeout_s: int) -> str:
     MissingCommandError: there is none.
     CommandError: it fails, or takes too long.
   """
+  verb = next(word for word in command[1:] if not word.startswith('-'))
   return subprocesses.call(
     [*command, f'--request-timeout={request_timeout_s}s'],
     # Each of its requests has the one deadline, all together have the other.
     request_timeout_s + _COMMAND_TIMEOUT_S,
-    name=f'kubectl {command[1].partition("=")[0]}',
+    name=f'kubectl {verb}',
   )

@@ -6,77 +6,101 @@ docs/kubernetes.md describes it for users.
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import yaml
 
 from bmg.configs import schema
 from bmg.launch import cli
 from bmg.launch.kubernetes import dns, kubectl, manifests
-from bmg.launch.run import files, subprocesses
+from bmg.launch.run import backend, files, subprocesses
+
+# By the terminal state of a JobSet.
+_STATES = {'Completed': files.FINISHED, 'Failed': files.FAILED}
 
 
-def launch(
-  config: schema.Config,
-  workdir: str,
-  dry_run: bool,
-  say: Callable[[str], None],
-) -> int:
-  """Writes a run's manifests into its folder and applies them.
+class Kubernetes:
+  """Has kubectl apply a run's manifests, and delete its JobSet."""
 
-  Args:
-    config: of the run.
-    workdir: the run's folder on this machine; its name is the run's.
-    dry_run: only says what would be applied, and writes nothing.
-    say: prints.
+  period_s = 5.0
 
-  Returns:
-    The exit status: 0 where the run is on the cluster; 1 where the cluster
-    refuses it, or there is none at hand and the user was told what to do.
+  def check(self, config: schema.Config, workdir: str) -> None:
+    manifests.check(config)
 
-  Raises:
-    ConfigError: a field does not do for Kubernetes.
-    UsageError: the run is on the cluster already, or the folder cannot be
-      written to.
-  """
-  name = dns.run_name(workdir)
-  folder = pathlib.Path(os.path.abspath(workdir), 'kubernetes')
-  documents = manifests.make(config, name, _run_token(folder))
-  if dry_run:
-    say(manifests.to_yaml(documents))
-    return 0
-  cluster = kubectl.Kubectl(config.kubernetes.namespace)
-  problem = cluster.find_problem()
-  try:
-    if problem is None:
-      _clear_the_way(cluster, name)
-    _write(folder, documents)
-    say(f'Wrote the manifests of {name!r} into {folder}')
-    if problem is not None:
-      command = shlex.join(kubectl.apply_command(folder))
-      say(f'Not applied: {problem}. To start the run: {command}')
+  def describe(self, config: schema.Config, workdir: str) -> str:
+    return manifests.to_yaml(_make(config, workdir))
+
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
+    """Writes the manifests into the run's folder and applies them.
+
+    Returns 1 where the cluster refuses the run, or there is none at hand and
+    the user was told what to do.
+    """
+    name, path = dns.run_name(workdir), folder(workdir)
+    documents = _make(config, workdir)
+    cluster = kubectl.Kubectl(config.kubernetes.namespace)
+    problem = cluster.find_problem()
+    try:
+      if problem is None:
+        _clear_the_way(cluster, name, workdir)
+      _write(path, documents)
+      print(f'Wrote the manifests of {name!r} into {path}')
+      if problem is not None:
+        command = shlex.join(kubectl.apply_command(path))
+        print(f'Not applied: {problem}. To start the run: {command}')
+        return 1
+      # The whole is checked by the server before any of it is there.
+      cluster.apply(path, dry_run=True)
+      cluster.apply(path)
+    except subprocesses.CommandError as error:
+      print(f'error: {error}')
       return 1
-    # The whole is checked by the server before any of it is there.
-    cluster.apply(folder, dry_run=True)
-    cluster.apply(folder)
-  except subprocesses.CommandError as error:
-    say(f'error: {error}')
-    return 1
-  _say_applied(config, name, say)
-  return 0
+    print(
+      f'Applied {name!r}. Its folder is {manifests.workdir(config, name)} on '
+      f'the claim {config.kubernetes.storage_claim!r}.\n'
+      f'  watch it: kubectl --namespace={cluster.namespace} get pods '
+      f'--selector={manifests.INSTANCE}={name}\n'
+      f'  stop it:  python -m bmg stop --workdir={workdir}'
+    )
+    return 0
+
+  def state(self, workdir: str) -> backend.Status:
+    cluster, name = _find(workdir)
+    try:
+      state = cluster.job_set_state(name)
+    except subprocesses.CommandError as error:
+      return backend.Status(backend.UNKNOWN, str(error))
+    if state is None:
+      return backend.Status(
+        files.STOPPED,
+        f'there is no JobSet {name!r} in the namespace {cluster.namespace!r}',
+      )
+    return backend.Status(_STATES.get(state, files.RUNNING))
+
+  def stop(self, workdir: str) -> None:
+    cluster, name = _find(workdir)
+    cluster.delete_job_set(name, wait=False)
+    print(
+      f'Deleted the JobSet {name!r} in the namespace {cluster.namespace!r}; '
+      'its pods save and leave'
+    )
 
 
-def _say_applied(
-  config: schema.Config, name: str, say: Callable[[str], None]
-) -> None:
-  kubernetes = config.kubernetes
-  command = f'kubectl --namespace={kubernetes.namespace}'
-  say(
-    f'Applied {name!r}. Its folder is {manifests.workdir(config, name)} on the '
-    f'claim {kubernetes.storage_claim!r}.\n'
-    f'  watch it: {command} get pods --selector={manifests.INSTANCE}={name}\n'
-    f'  stop it:  {command} delete jobset {name}'
-  )
+def folder(workdir: str) -> pathlib.Path:
+  """Returns the folder of the run's manifests."""
+  return pathlib.Path(os.path.abspath(workdir), 'kubernetes')
+
+
+def _make(config: schema.Config, workdir: str) -> list[manifests.Manifest]:
+  token = _run_token(folder(workdir))
+  return manifests.make(config, dns.run_name(workdir), token)
+
+
+def _find(workdir: str) -> tuple[kubectl.Kubectl, str]:
+  """Returns where the JobSet of a run is, and its name there."""
+  values = files.read_json(files.config(workdir), {})
+  namespace = values['kubernetes']['namespace']
+  return kubectl.Kubectl(namespace), dns.run_name(workdir)
 
 
 def _run_token(folder: pathlib.Path) -> str:
@@ -115,7 +139,7 @@ def _write(
     ) from error
 
 
-def _clear_the_way(cluster: kubectl.Kubectl, name: str) -> None:
+def _clear_the_way(cluster: kubectl.Kubectl, name: str, workdir: str) -> None:
   """Removes what an earlier launch of the run, now over, has left.
 
   Raises:
@@ -125,10 +149,10 @@ def _clear_the_way(cluster: kubectl.Kubectl, name: str) -> None:
   state = cluster.job_set_state(name)
   if state is None:
     return
-  if state not in kubectl.FINAL_STATES:
+  if state not in _STATES:
     raise cli.UsageError(
       f'{name!r} is on the cluster already, in the namespace '
       f'{cluster.namespace!r}; stop it first: '
-      f'kubectl --namespace={cluster.namespace} delete jobset {name}'
+      f'python -m bmg stop --workdir={workdir}'
     )
   cluster.delete_job_set(name)

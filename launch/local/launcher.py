@@ -303,6 +303,21 @@ class LocalRun:
     return 0
 
 
+def in_use(workdir: str) -> bool:
+  """Whether somebody holds `lock` on the folder, of a run or a sweep."""
+  try:
+    file = os.open(files.lock(workdir), os.O_RDONLY)
+  except OSError:
+    return False
+  try:
+    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except OSError:
+    return True
+  finally:
+    os.close(file)
+  return False
+
+
 def lock(workdir: str) -> IO[str]:
   """Locks the run's folder until the file that is returned is closed.
 

@@ -70,6 +70,8 @@ class Task:
       topology.NodeId(topology.LEARNER, 0) in self._nodes
     )
     if leads:
+      # The submitter's record is not on the volume of the pods.
+      files.write_submission(self._args.workdir, 'kubernetes')
       files.begin_launch(self._args.workdir)
     while not self._stop_asked and self._start_missing():
       if leads and self._is_finished():

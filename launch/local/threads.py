@@ -61,14 +61,17 @@ def run(config: schema.Config, workdir: str, display: local.Display) -> int:
   finally:
     for sig, handler in handlers.items():
       signal.signal(sig, handler)
+  finished = files.finished(workdir).exists()
+  failed = failure is not None or bool(late)
+  state = files.FINISHED if finished else files.STOPPED
+  files.end_launch(workdir, files.FAILED if failed else state)
   if failure is not None:
     display.say(f'error: {type(failure).__name__}: {failure}')
   elif late:
     display.say(f'error: did not stop in time: {", ".join(late)}')
   else:
-    finished = files.finished(workdir).exists()
     display.say('Finished.' if finished else 'Stopped.')
-  return int(failure is not None or bool(late))
+  return int(failed)
 
 
 def _stop_on_signals(stop: threading.Event) -> dict[int, Any]:

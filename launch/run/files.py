@@ -104,6 +104,30 @@ def finished(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir, 'state', 'finished.json')
 
 
+class Submission(NamedTuple):
+  """The last submission of a run."""
+
+  # As of --launcher; '' for a folder that is older than this record.
+  backend: str = ''
+  # The name of the machine.
+  host: str = ''
+
+
+def read_submission(workdir: str) -> Submission:
+  """Returns where and to which backend the run was last submitted."""
+  return Submission(**read_json(_submission(workdir), {}))
+
+
+def write_submission(workdir: str, backend: str) -> None:
+  """Records a submission from this machine: stop and watch ask its backend."""
+  submission = Submission(backend, os.uname().nodename)
+  write_json(_submission(workdir), submission._asdict())
+
+
+def _submission(workdir: str) -> pathlib.Path:
+  return pathlib.Path(workdir, 'state', 'backend.json')
+
+
 def stop_request(workdir: str) -> pathlib.Path:
   """There where the user has asked for the launch to end for good."""
   return pathlib.Path(workdir, 'state', 'stop.json')

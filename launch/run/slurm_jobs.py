@@ -28,6 +28,12 @@ def submit(script: pathlib.Path) -> str:
   return _call(['sbatch', '--parsable', str(script)]).split(';')[0]
 
 
+def list_command(user: str) -> list[str]:
+  """Returns the command that prints the numbers of all jobs of a user."""
+  # The number of an array stands for all of its tasks.
+  return ['squeue', '-h', '-u', user, '-o', '%F']
+
+
 def state(job: str) -> str | None:
   """Returns the state of a job or array, as RUNNING; None if it is over.
 

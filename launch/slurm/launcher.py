@@ -14,13 +14,14 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import bmg
 from bmg.configs import schema
 from bmg.configs.schema import checks
 from bmg.launch import cli
-from bmg.launch.run import files, slurm_jobs, subprocesses, topology
+from bmg.launch.run import backend, files, slurm_jobs, subprocesses, topology
 
 _CORE_GROUPS = (topology.REPLAY, topology.LEARNER, topology.EVALUATOR)
 # Announces that the core job's time is nearly up.
@@ -108,60 +109,99 @@ def actors_script(config: schema.Config, workdir: str) -> str:
   return _script('actors', config, workdir, options, line)
 
 
-def launch(
-  config: schema.Config,
-  workdir: str,
-  dry_run: bool,
-  say: Callable[[str], None],
-) -> int:
-  """Submits both jobs.
+class Slurm:
+  """Submits both jobs, and cancels them."""
 
-  Args:
-    config: the run's configuration, as saved in the run's folder.
-    workdir: the run's folder.
-    dry_run: only says what would be submitted.
-    say: prints.
+  period_s = 5.0
 
-  Returns:
-    The exit status.
+  def check(self, config: schema.Config, workdir: str) -> None:
+    _scripts(config, workdir)
 
-  Raises:
-    UsageError: Slurm does not take the jobs, or has some of this run already.
-  """
-  workdir = os.path.abspath(workdir)
-  scripts = {
-    'core': core_script(config, workdir),
-    'actors': actors_script(config, workdir),
-  }
-  if dry_run:
-    for name, text in scripts.items():
-      say(f'# {_script_path(workdir, name)}\n{text}')
+  def describe(self, config: schema.Config, workdir: str) -> str:
+    scripts = _scripts(config, workdir)
+    return '\n'.join(f'# {path}\n{text}' for path, text in scripts.items())
+
+  def submit(self, config: schema.Config, workdir: str, lock_fd: int) -> int:
+    workdir = os.path.abspath(workdir)
+    self._check_not_running(workdir)
+    # Actors that start first wait for the core job to begin the launch.
+    files.end_launch(workdir, files.WAITING)
+    jobs: list[str] = []
+    try:
+      for path, text in _scripts(config, workdir).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+        jobs.append(slurm_jobs.submit(path))
+    except subprocesses.CommandError as error:
+      for job in jobs:
+        slurm_jobs.cancel(job)
+      raise cli.UsageError(str(error)) from error
+    core, actors = jobs
+    files.write_json(
+      files.jobs(workdir), {'core_job': core, 'actor_job': actors}
+    )
+    print(
+      f'Submitted: job {core} (learner, replay, evaluator) and array '
+      f'{actors} ({_num_actor_tasks(config)} tasks of actors).\n'
+      f'  watch it: python -m bmg watch --workdir={workdir}\n'
+      f'  stop it:  python -m bmg stop --workdir={workdir}'
+    )
     return 0
-  _check_not_running(workdir)
-  # Actors that start first wait for the core job to begin the launch.
-  files.end_launch(workdir, files.WAITING)
-  jobs = {}
-  try:
-    for name, text in scripts.items():
-      path = _script_path(workdir, name)
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(text, encoding='utf-8')
-      jobs[name] = slurm_jobs.submit(path)
-  except subprocesses.CommandError as error:
-    for job in jobs.values():
+
+  def state(self, workdir: str) -> backend.Status:
+    # In this order, or a launch that ends in between would seem to be lost.
+    try:
+      jobs = {job: slurm_jobs.state(job) for job in _jobs(workdir).values()}
+    except subprocesses.CommandError as error:
+      state = files.launch_state(workdir)
+      known = state in files.FINAL_STATES
+      return backend.Status(state if known else backend.UNKNOWN, str(error))
+    state = files.launch_state(workdir)
+    there = [f'job {job} is {s.lower()}' for job, s in jobs.items() if s]
+    if there:
+      if state != files.WAITING:
+        # Actors may take a while to leave.
+        state = files.RUNNING
+      return backend.Status(state, ', '.join(there))
+    if state == files.RUNNING:
+      return backend.Status(
+        files.FAILED,
+        "killed before all was saved: Slurm's KillWait gives a job too little "
+        'time, or its node was lost',
+      )
+    if state == files.WAITING:
+      return backend.Status(files.STOPPED, 'its jobs are not on Slurm')
+    return backend.Status(state)
+
+  def stop(self, workdir: str) -> None:
+    # Tells the core job that it is not preempted.
+    files.write_json(files.stop_request(workdir), {'time': time.time()})
+    for job in _jobs(workdir).values():
       slurm_jobs.cancel(job)
-    raise cli.UsageError(str(error)) from error
-  files.write_json(
-    files.jobs(workdir),
-    {'core_job': jobs['core'], 'actor_job': jobs['actors']},
-  )
-  say(
-    f'Submitted: job {jobs["core"]} (learner, replay, evaluator) and array '
-    f'{jobs["actors"]} ({_num_actor_tasks(config)} tasks of actors).\n'
-    f'  watch it: python -m bmg watch --workdir={workdir}\n'
-    f'  stop it:  python -m bmg stop --workdir={workdir}'
-  )
-  return 0
+
+  def _check_not_running(self, workdir: str) -> None:
+    status = self.state(workdir)
+    if status.state == backend.UNKNOWN:
+      raise cli.UsageError(status.detail)
+    if not status.is_over:
+      raise cli.UsageError(
+        f'--workdir={workdir}: its {status.detail} on Slurm; stop it first '
+        f'(python -m bmg stop --workdir={workdir}), or take another'
+      )
+
+
+def _scripts(config: schema.Config, workdir: str) -> dict[pathlib.Path, str]:
+  """Returns the batch scripts of core job and actors, by path."""
+  workdir = os.path.abspath(workdir)
+  return {
+    _script_path(workdir, 'core'): core_script(config, workdir),
+    _script_path(workdir, 'actors'): actors_script(config, workdir),
+  }
+
+
+def _jobs(workdir: str) -> dict[str, str]:
+  jobs: dict[str, str] = files.read_json(files.jobs(workdir), {})
+  return jobs
 
 
 def step_prefix(config: schema.Config, node: topology.NodeId) -> list[str]:
@@ -174,20 +214,6 @@ def step_prefix(config: schema.Config, node: topology.NodeId) -> list[str]:
     _memory(resources.memory_gb),
     *(_accelerators(resources.accelerators) or ['--gpus=0']),
   ]
-
-
-def _check_not_running(workdir: str) -> None:
-  jobs = files.read_json(files.jobs(workdir), {})
-  try:
-    running = {job: slurm_jobs.state(job) for job in jobs.values()}
-  except subprocesses.CommandError as error:
-    raise cli.UsageError(str(error)) from error
-  for job, state in running.items():
-    if state is not None:
-      raise cli.UsageError(
-        f'--workdir={workdir}: its job {job} is {state.lower()} on Slurm; stop '
-        f'it first (python -m bmg stop --workdir={workdir}), or take another'
-      )
 
 
 def _script(

@@ -1,8 +1,6 @@
 """A sweep's folder: its settings, checked against those it was made with."""
 
 import dataclasses
-import fcntl
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -219,18 +217,3 @@ def write(workdir: str, settings: Settings, argv: Sequence[str]) -> None:
   files.write_json(
     _path(workdir), {**_to_json(settings, saved), 'starts': starts}
   )
-
-
-def in_use(workdir: str) -> bool:
-  """Whether somebody holds `local.lock` on the folder, of a run or a sweep."""
-  try:
-    lock = os.open(files.lock(workdir), os.O_RDONLY)
-  except OSError:
-    return False
-  try:
-    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-  except OSError:
-    return True
-  finally:
-    os.close(lock)
-  return False

@@ -17,9 +17,10 @@ from typing import NamedTuple, Protocol
 
 from bmg.launch import cli
 from bmg.launch.local import environment as environment_lib
+from bmg.launch.local import launcher as local
 from bmg.launch.local import supervisor
 from bmg.launch.run import files, node_log
-from bmg.launch.sweep import cells, folder, progress, queues
+from bmg.launch.sweep import cells, progress, queues
 
 _STOPPED_BY_OTHERS = 'was stopped, but not by the sweep'
 # What was told to kill its own is itself killed after so long.
@@ -134,7 +135,7 @@ class LocalLauncher:
     return False
 
   def obstacle(self, cell: cells.Cell) -> str | None:
-    if folder.in_use(cell.workdir):
+    if local.in_use(cell.workdir):
       return 'waits for another run in its folder, or nodes that still stop'
     return None
 

@@ -1,5 +1,6 @@
 """What the scheduler of a cluster knows about the jobs of runs."""
 
+import contextlib
 import getpass
 import sys
 import time
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from bmg.launch.kubernetes import dns, kubectl
-from bmg.launch.run import files, subprocesses
+from bmg.launch.run import files, slurm_jobs, subprocesses
 
 _PERIOD_S = 15.0
 _TIMEOUT_S = 60.0
@@ -33,7 +34,7 @@ class Queue(Protocol):
     """Returns what was seen last of the jobs of the run in `workdir`."""
 
   def clear(self, workdir: str) -> None:
-    """Has whatever is left of the run's jobs cancelled."""
+    """Cancels whatever is left of the run's jobs, as the next look tells."""
 
   def stop_command(self, workdir: str) -> Sequence[str]:
     """Returns the command that asks the run to save and end."""
@@ -73,8 +74,7 @@ class SlurmQueue:
   """Asks squeue."""
 
   def __init__(self, period_s: float = _PERIOD_S) -> None:
-    # The number of an array stands for all of its tasks.
-    command = ('squeue', '-h', '-u', getpass.getuser(), '-o', '%F')
+    command = slurm_jobs.list_command(getpass.getuser())
     self._snapshot = _Snapshot(command, period_s)
 
   def check(self) -> None:
@@ -88,7 +88,8 @@ class SlurmQueue:
   def clear(self, workdir: str) -> None:
     for job in self._jobs(workdir):
       if self._is_there(job):
-        _try_to_call(('scancel', '--quiet', job))
+        with contextlib.suppress(subprocesses.CommandError):
+          slurm_jobs.cancel(job)
 
   def stop_command(self, workdir: str) -> Sequence[str]:
     # To cancel the jobs alone would look like a preemption.
@@ -114,12 +115,8 @@ class KubernetesQueue:
   """Asks kubectl for JobSets."""
 
   def __init__(self, namespace: str, period_s: float = _PERIOD_S) -> None:
-    self._kubectl = ('kubectl', f'--namespace={namespace}')
-    output = '{range .items[*]}{.metadata.name}/{.status.terminalState} {end}'
-    self._snapshot = _Snapshot(
-      (*self._kubectl, 'get', kubectl.JOB_SETS, f'--output=jsonpath={output}'),
-      period_s,
-    )
+    self._namespace = namespace
+    self._snapshot = _Snapshot(kubectl.get_command(namespace), period_s)
 
   def check(self) -> None:
     self._snapshot.take()
@@ -132,19 +129,9 @@ class KubernetesQueue:
     return Look(there, there, self._snapshot.time)
 
   def clear(self, workdir: str) -> None:
-    _try_to_call(self.stop_command(workdir))
+    with contextlib.suppress(subprocesses.CommandError):
+      subprocesses.call(self.stop_command(workdir), _TIMEOUT_S)
 
   def stop_command(self, workdir: str) -> Sequence[str]:
     name = dns.run_name(workdir)
-    return (
-      *(*self._kubectl, 'delete', kubectl.JOB_SETS, name),
-      *('--ignore-not-found', '--wait=false'),
-    )
-
-
-def _try_to_call(command: Sequence[str]) -> None:
-  """Whoever asks sees from the next look whether it has helped."""
-  try:
-    subprocesses.call(command, _TIMEOUT_S)
-  except subprocesses.CommandError:
-    return
+    return kubectl.delete_command(self._namespace, name, '--wait=false')

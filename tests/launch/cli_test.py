@@ -67,7 +67,10 @@ _BAD_ARGUMENTS = {
   ),
   'missing value': (['--config.seed'], ['--config.seed']),
   'unknown flag': (['--wrkdir=x'], ['wrkdir', 'workdir']),
-  'unknown launcher': (['--launcher=slrm'], ['slrm', 'local|threads']),
+  'unknown launcher': (
+    ['--launcher=slrm'],
+    ['slrm', 'local, threads', "'slurm'"],
+  ),
   'argument without a flag': (['pong'], ["'pong'"]),
 }
 

@@ -1,5 +1,7 @@
 """How a run gets onto a cluster: with a fake kubectl, and with none."""
 
+import contextlib
+import io
 import json
 import stat
 import sys
@@ -86,11 +88,12 @@ def _config(**kubernetes_fields):
 
 
 def _launch(workdir, dry_run=False, config=None):
-  said = []
-  status = kubernetes.launch(
-    config or _config(), str(workdir), dry_run, said.append
-  )
-  return status, '\n'.join(said)
+  backend, config = kubernetes.Kubernetes(), config or _config()
+  if dry_run:
+    return 0, backend.describe(config, str(workdir))
+  with contextlib.redirect_stdout(io.StringIO()) as said:
+    status = backend.submit(config, str(workdir), -1)
+  return status, said.getvalue()
 
 
 def test_a_run_is_checked_by_the_cluster_and_then_applied(fake, workdir):
@@ -108,7 +111,7 @@ def test_a_run_is_checked_by_the_cluster_and_then_applied(fake, workdir):
     assert '--request-timeout=' in call
   assert "Applied 'pong'" in said
   assert '/runs/pong' in said
-  assert 'kubectl --namespace=team delete jobset pong' in said
+  assert f'bmg stop --workdir={workdir}' in said
 
 
 def test_without_kubectl_the_command_is_said(workdir, monkeypatch, tmp_path):
@@ -165,7 +168,7 @@ def test_a_cluster_without_jobsets_is_an_error(fake, workdir):
 
 def test_a_run_that_goes_on_is_left_alone(fake, workdir):
   fake.answer({'get jobsets': (0, 'pong/', 0)})
-  with pytest.raises(cli.UsageError, match='delete jobset pong'):
+  with pytest.raises(cli.UsageError, match='stop it first: python -m bmg stop'):
     _launch(workdir)
   assert not any('delete' in c or 'apply' in c for c in fake.calls())
   assert not workdir.exists()

@@ -171,6 +171,7 @@ def test_the_learners_pod_ends_the_run_after_the_last_evaluation(start):
   assert task.process.wait(timeout=30) == 0
   assert not is_alive(state['pid'])
   assert files.launch_state(str(task.workdir)) == files.FINISHED
+  assert files.read_submission(str(task.workdir)).backend == 'kubernetes'
 
 
 def test_a_pod_follows_no_launch(start):

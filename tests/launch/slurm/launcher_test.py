@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import re
 import sys
@@ -165,9 +167,12 @@ def fake(tmp_path, monkeypatch):
 
 
 def _launch(workdir, dry_run=False):
-  said = []
-  status = slurm.launch(_config(), str(workdir), dry_run, said.append)
-  return status, '\n'.join(said)
+  backend, config = slurm.Slurm(), _config()
+  if dry_run:
+    return 0, backend.describe(config, str(workdir))
+  with contextlib.redirect_stdout(io.StringIO()) as said:
+    status = backend.submit(config, str(workdir), -1)
+  return status, said.getvalue()
 
 
 def test_both_jobs_are_submitted_and_noted(tmp_path, fake):

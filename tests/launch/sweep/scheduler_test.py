@@ -8,7 +8,6 @@ import pytest
 
 from bmg.launch import cli
 from bmg.launch.local import launcher as local
-from bmg.launch.sweep import folder
 from tests.launch import processes
 
 _RECIPE = f'--config={processes.ROOT}/configs/atari_local.py'
@@ -249,9 +248,9 @@ def test_a_killed_sweep_leaves_no_orphan_and_keeps_the_folder(start):
   first.process.kill()
   first.process.wait()
   # It stays locked until the last one has gone.
-  assert folder.in_use(str(first.workdir))
+  assert local.in_use(str(first.workdir))
   processes.wait_for(lambda: not any(map(processes.is_alive, pids)))
-  assert not folder.in_use(str(first.workdir))
+  assert not local.in_use(str(first.workdir))
   assert len(list(first.workdir.glob('*/saved'))) == 2
   assert first.states() == {'pong-1': 'running', 'boxing-1': 'running'}
 
