@@ -54,7 +54,7 @@ class Run:
   def command(self, module, *arguments):
     return subprocess.run(
       [
-        *(sys.executable, '-m', f'launch.{module}', *arguments),
+        *(sys.executable, '-m', f'bmg.launch.commands.{module}', *arguments),
         f'--workdir={self.workdir}',
       ],
       cwd=processes.ROOT,
