@@ -60,6 +60,7 @@ def _bmg(length: int = 1, updates: int = 1, **fields: Any) -> Fields:
     'bootstrap_length': length,
     'target': 'grounded',
     'target_data': 'replay',
+    'matching': 'kl_value',
     **fields,
   }
   return _mg(updates, **settings)
