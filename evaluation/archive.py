@@ -62,9 +62,8 @@ def archive(source: str, destination: str, num_rows: int = 100) -> list[str]:
     if (run / 'state' / 'finished.json').exists():
       copied.append(str(run.relative_to(root)))
       _copy_run(run, target / run.relative_to(root), num_rows)
-  sweep = root / 'sweep.json'
-  if copied and sweep.exists():
-    settings = json.loads(sweep.read_text())
+  settings = read.read_json(source, 'sweep.json', {})
+  if copied and settings:
     _write_json(target / 'sweep.json', {**settings, 'starts': []})
   return copied
 
@@ -89,7 +88,7 @@ def _copy_run(run: pathlib.Path, target: pathlib.Path, num_rows: int) -> None:
     target / 'provenance.json',
     [_impersonal(start) for start in read.read_starts(str(run))],
   )
-  finished = json.loads((run / 'state' / 'finished.json').read_text())
+  finished = read.read_json(str(run), 'state/finished.json', {})
   _write_json(target / 'state' / 'finished.json', finished)
   _write_rows(target, 'learner', thin(rows[kept], num_rows))
   try:

@@ -117,7 +117,7 @@ def read_config(workdir: str) -> dict[str, Any]:
   Raises:
     RecordsError: it is damaged.
   """
-  return _read_json(workdir, 'config.json', {})
+  return read_json(workdir, 'config.json', {})
 
 
 def read_starts(workdir: str) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def read_starts(workdir: str) -> list[dict[str, Any]]:
   Raises:
     RecordsError: it is damaged.
   """
-  return _read_json(workdir, 'provenance.json', [])
+  return read_json(workdir, 'provenance.json', [])
 
 
 def read_variant(workdir: str) -> str | None:
@@ -140,7 +140,7 @@ def read_variant(workdir: str) -> str | None:
   # Cells are in <variant>/<game>-<seed>; on Kubernetes, all are side by side.
   for _ in range(2):
     sweep = os.path.dirname(sweep)
-    folders = _read_json(sweep, 'sweep.json', {}).get('folders', {})
+    folders = read_json(sweep, 'sweep.json', {}).get('folders', {})
     variant = folders.get(os.path.relpath(folder, sweep))
     if variant is not None:
       return variant
@@ -169,8 +169,12 @@ def label(workdir: str, config: Mapping[str, Any], by: str) -> str:
   return str(value)
 
 
-def _read_json(workdir: str, name: str, default: Any) -> Any:
-  """Reads a file of the type of `default`, which stands for a missing one."""
+def read_json(workdir: str, name: str, default: Any) -> Any:
+  """Reads a file of the type of `default`, which stands for a missing one.
+
+  Raises:
+    RecordsError: it is damaged, or of another type.
+  """
   path = os.path.join(workdir, name)
   try:
     with open(path, encoding='utf-8') as file:

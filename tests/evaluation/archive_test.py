@@ -98,3 +98,14 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
   assert status == 2
   assert 'there is no folder' in capsys.readouterr().err
   assert not (tmp_path / 'kept').exists()
+
+
+@pytest.mark.parametrize(
+  'name', ['bmg/pong-1/state/finished.json', 'sweep.json']
+)
+def test_a_damaged_file_is_named(runs, tmp_path, capsys, name):
+  (runs / name).write_text('{"num_')
+  assert archive.main([str(runs), str(tmp_path / 'kept')]) == 2
+  error = capsys.readouterr().err
+  assert name in error
+  assert 'is not JSON' in error
